@@ -87,7 +87,7 @@ def many(root: Path, count: int) -> Path:
     return source
 
 
-def one(root: Path, size: int) -> Path:
+def one_large_file(root: Path, size: int) -> Path:
     source = root / "one"
     source.mkdir()
     with (source / "blob").open("wb") as file:
@@ -126,7 +126,7 @@ def main() -> None:
         rows.append(("the same, cap of 64 MiB", found))
         back = ("-a", "**", "--artifacts-to", str(home.root / "back"), "--", "true")
         for size in (quarter, whole):
-            source = one(home.root, size)
+            source = one_large_file(home.root, size)
             found = ran(home, "--source", str(source), *back)
             rows.append((f"source of {size // MIB} MiB, there and back", found))
             subprocess.run(["rm", "-r", source, home.root / "back"], check=True)

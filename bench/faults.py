@@ -126,7 +126,7 @@ def play(
     tally.add(episode.happened, Counter(int(s) for s in episode.world.overrun.values()))
 
 
-def told(tally: Tally, console: Console) -> None:
+def report(tally: Tally, console: Console) -> None:
     """The distribution, what happened, and the verdict as the last line."""
     overruns = sorted((int(s), n) for s, n in tally.overruns.items())
     count = sum(n for _, n in overruns)
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
                 progress.update(bar, completed=tally.builds)
                 if chosen.state:
                     tally.save(chosen.state)
-    told(tally, console)
+    report(tally, console)
     return int(any(tally.broken.values()))
 
 

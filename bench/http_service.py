@@ -247,7 +247,7 @@ def written(log: Callable[[], Any], file: Path) -> int:
     return file.stat().st_size
 
 
-def told(log: Callable[[], Any]) -> int:
+def log_bytes(log: Callable[[], Any]) -> int:
     return sum(len(line.raw) + 1 for line in lines(LogReader(log()).new_chunks()))
 
 
@@ -276,8 +276,8 @@ def measure_log(root: Path, url: str, name: str, mib: int, table: Table) -> None
                 "chunks": partial(chunks, over_http),
                 "into a file, embedded": partial(written, embedded, root / "written"),
                 "into a file": partial(written, over_http, root / "written"),
-                "lines embedded": partial(told, embedded),
-                "lines": partial(told, over_http),
+                "lines embedded": partial(log_bytes, embedded),
+                "lines": partial(log_bytes, over_http),
             }
             rates: dict[str, list[float]] = {way: [] for way in ways}
             for turn in range(3):

@@ -171,12 +171,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=150)
     parser.add_argument("--followers", default="1,200")
-    said = parser.parse_args()
+    options = parser.parse_args()
     table = Table("followers", "reader", "lines", "p50", "p95")
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        for word in said.followers.split(","):
-            found = measure(Path(name, word), said.lines, int(word))
+        for word in options.followers.split(","):
+            found = measure(Path(name, word), options.lines, int(word))
             for reader, seconds in found.items():
                 p50, p95 = quantiles(seconds)
                 results[f"{word}: {reader}"] = {"p50": p50, "p95": p95, "lines": len(seconds)}

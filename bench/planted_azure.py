@@ -9,7 +9,7 @@ from bench.planted import Bug
 AZURE = "providers/azure"
 AT_AZURE, FAULTS = "tests/integration/test_azure.py", "tests/integration/test_azure_faults.py"
 ANSWERS, LOCKS, LOOKS, QUOTAS = (
-    f"tests/integration/test_azure_{one}.py" for one in ("answers", "locks", "looks", "quotas")
+    f"tests/integration/test_azure_{topic}.py" for topic in ("answers", "locks", "looks", "quotas")
 )
 DOCUMENT = "localclouds/tests/test_localazure_document.py"
 UNIT = "tests/unit/providers/azure"

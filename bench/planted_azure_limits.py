@@ -8,8 +8,8 @@ from bench.planted import Bug
 
 AZURE = "providers/azure"
 LOOKS, SIZES, SCHEDULES, IMAGES, QUOTAS, ANSWERS, LIFE, FAULTS = (
-    f"tests/integration/test_azure_{one}.py"
-    for one in (
+    f"tests/integration/test_azure_{topic}.py"
+    for topic in (
         "looks",
         "sizes",
         "schedules",

@@ -197,12 +197,12 @@ def quota_of_addresses(arm: Arm) -> None:
 def case_of_a_size_in_a_price(arm: Arm) -> None:
     arm.cloud.prices = [price("westeurope", "Standard_D2s_v5", 0.1)]
 
-    def told(name: str) -> int:
+    def price_count(name: str) -> int:
         query = urlencode({"$filter": f"armSkuName eq '{name}'"})
         with urlopen(f"{arm.cloud.url}/api/retail/prices?{query}") as answer:
             return len(json.load(answer)["Items"])
 
-    assert (told("Standard_D2s_v5"), told("standard_d2s_v5")) == (1, 0)
+    assert (price_count("Standard_D2s_v5"), price_count("standard_d2s_v5")) == (1, 0)
 
 
 CASES: Final[dict[str, Callable[[Arm], None]]] = {

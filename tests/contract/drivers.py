@@ -53,7 +53,7 @@ class Driver(Protocol):
 class LeavesImages(Protocol):
     """A driver whose sweep shows images that no build finished."""
 
-    def image(self, wish: ImageRequest) -> None:
+    def image(self, request: ImageRequest) -> None:
         """What Packer leaves of this wish when whoever began it is dead."""
 
 
@@ -172,8 +172,8 @@ class Ec2Driver:
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="210987654321")
 
-    def image(self, wish: ImageRequest) -> None:
-        self.cloud.image(self.site.region, wish.name, tags=wish.tags)
+    def image(self, request: ImageRequest) -> None:
+        self.cloud.image(self.site.region, request.name, tags=request.tags)
 
 
 class GceDriver:
@@ -209,8 +209,8 @@ class GceDriver:
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="another-project")
 
-    def image(self, wish: ImageRequest) -> None:
-        self.cloud.image(wish.name, family="vmrunner-unfinished", labels=labels(wish.tags))
+    def image(self, request: ImageRequest) -> None:
+        self.cloud.image(request.name, family="vmrunner-unfinished", labels=labels(request.tags))
 
 
 class AzureDriver:
@@ -247,8 +247,8 @@ class AzureDriver:
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="another-subscription")
 
-    def image(self, wish: ImageRequest) -> None:
-        self.cloud.image(self.site.group, wish.name, tags=wish.tags)
+    def image(self, request: ImageRequest) -> None:
+        self.cloud.image(self.site.group, request.name, tags=request.tags)
 
 
 class KubernetesDriver:
@@ -335,9 +335,9 @@ def _clean(driver: Driver) -> None:
 
     def empty() -> bool:
         found = (r for page in provider.sweep() for r in page.resources)
-        left = [r.ref for r in found if r.alive and r.tag("installation") == INSTALLATION]
-        provider.delete(left, force=True)
-        return not left
+        leftovers = [r.ref for r in found if r.alive and r.tag("installation") == INSTALLATION]
+        provider.delete(leftovers, force=True)
+        return not leftovers
 
     driver.wait(empty)
 

@@ -165,13 +165,13 @@ def test_what_a_unit_cannot_keep_is_refused(
 ) -> None:
     """With field, value and fix, and before the cloud is asked."""
     provider = units.UnitProvider("far", cloud)
-    asked: list[Spec] = []
-    monkeypatch.setattr(provider, "offers", asked.append)
+    specs: list[Spec] = []
+    monkeypatch.setattr(provider, "offers", specs.append)
     with pytest.raises(BadOrder) as refused:
         capabilities.offers(provider, machine(trait))
     assert str(refused.value).startswith(f"{ASKED[trait][1]}: provider far starts the container")
     assert "use a provider whose VMs have Docker" in refused.value.hint
-    assert not asked
+    assert not specs
 
 
 @pytest.mark.parametrize("trait", Trait)
@@ -181,9 +181,9 @@ def test_what_a_box_keeps_is_offered(cloud: Cloud, trait: Trait) -> None:
 
 
 def test_all_that_is_in_the_way_is_told_at_once(cloud: Cloud) -> None:
-    wish = requirements.machine(spec(docker=True, network=Network.NONE))
+    wanted = requirements.machine(spec(docker=True, network=Network.NONE))
     with pytest.raises(BadOrder, match=r"^docker: true, network: none: provider far "):
-        capabilities.offers(units.UnitProvider("far", cloud), wish)
+        capabilities.offers(units.UnitProvider("far", cloud), wanted)
 
 
 def test_an_order_without_a_network_is_refused_too(cloud: Cloud) -> None:
@@ -202,11 +202,13 @@ def test_a_pools_vms_are_asked_for_as_builds_are(cloud: Cloud) -> None:
 
 def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
     provider = units.UnitProvider("far", cloud)
-    wish = spec(container="alpine:3")
+    build_spec = spec(container="alpine:3")
     now = time.time()
-    build = BuildRecord(id="b-1", spec=wish, state=BuildState.QUEUED, created_at=now, state_since=0)
+    build = BuildRecord(
+        id="b-1", spec=build_spec, state=BuildState.QUEUED, created_at=now, state_since=0
+    )
     ledger: Any = SimpleNamespace(installation="i", generation="g")
-    offer = capabilities.offers(provider, requirements.machine(wish))[0]
+    offer = capabilities.offers(provider, requirements.machine(build_spec))[0]
     order, access = OrderFactory(ledger, log_bytes=1 << 20)(build, "vm-1", offer, now + 600)
     assert order.shape is not None
     assert order.shape.container == "alpine:3"
@@ -217,11 +219,15 @@ def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
 def test_doctor_tells_what_a_unit_refuses(cloud: Cloud) -> None:
     kept = units.UnitProvider("far", cloud, Trait.NO_NETWORK)
     providers: Any = SimpleNamespace(get={"far": kept, "near": FakeProvider("n", cloud)}.get)
-    (told,) = [one for one in doctor._provider(providers, "far") if one.check == "far: box"]
-    assert told.level is Level.OK
-    assert "docker: true, privileged: true" in told.message
-    assert "network: none" not in told.message
-    assert not [one for one in doctor._provider(providers, "near") if "box" in one.check]
+    (box_finding,) = [
+        finding for finding in doctor._provider(providers, "far") if finding.check == "far: box"
+    ]
+    assert box_finding.level is Level.OK
+    assert "docker: true, privileged: true" in box_finding.message
+    assert "network: none" not in box_finding.message
+    assert not [
+        finding for finding in doctor._provider(providers, "near") if "box" in finding.check
+    ]
 
 
 def test_a_box_is_docker_unless_a_driver_starts_units(

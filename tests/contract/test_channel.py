@@ -139,7 +139,9 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
 
 def carriers() -> list[threading.Thread]:
     """Threads that carry bytes still."""
-    return [one for one in threading.enumerate() if one.name.startswith("vmrunner-websocket")]
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith("vmrunner-websocket")
+    ]
 
 
 # --- the stream -----------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_much_comes_whole_both_ways_at_once(way: Way) -> None:
         lambda: came.append(received(peer, MiB)),
         lambda: stream.sendall(up),
     ]
-    threads = [threading.Thread(target=one) for one in work]
+    threads = [threading.Thread(target=target) for target in work]
     with stream, peer:
         for thread in threads:
             thread.start()

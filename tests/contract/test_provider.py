@@ -133,10 +133,10 @@ def test_one_vm_from_birth_to_death(driver: Driver, provider: Provider) -> None:
     assert running.address is not None
 
     # One call answers for many; what it does not know is missing in it.
-    known = Key(order.offer.scope, order.instance, ref.id)
+    key = Key(order.offer.scope, order.instance, ref.id)
     stranger = Key(order.offer.scope, "vm-00000000000000000000000000")
     elsewhere = Key(driver.stray(order.offer.scope), order.instance)
-    assert set(provider.look([stranger, known, elsewhere])) == {known}
+    assert set(provider.look([stranger, key, elsewhere])) == {key}
 
     # The sweep shows it with all that a reaper needs, and ends each (scope, kind) it read.
     shown = swept(provider, order, ref)
@@ -189,19 +189,19 @@ def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Pr
         found = look(provider, order, ref)
         return found if found is not None and found.power is power else None
 
-    born = driver.wait(lambda: seen(Power.RUNNING))
+    running = driver.wait(lambda: seen(Power.RUNNING))
     other = driver.open()
     assert isinstance(other, Parks)
-    for one in (provider, provider, other):
-        one.park(ref)
+    for caller in (provider, provider, other):
+        caller.park(ref)
     off = driver.wait(lambda: seen(Power.STOPPED))
     assert (off.self_ended, off.preempted) == (False, False)
     assert [r.alive for r in swept(provider, order, ref) if r.ref.kind is Kind.INSTANCE] == [True]
-    for one in (provider, provider, other):
-        one.wake(ref)
+    for caller in (provider, provider, other):
+        caller.wake(ref)
     awake = driver.wait(lambda: seen(Power.RUNNING))
     assert awake.address is not None
-    assert born.created_at == off.created_at == awake.created_at
+    assert running.created_at == off.created_at == awake.created_at
     stray = ref._replace(scope=driver.stray(ref.scope))
     for verb in (provider.park, provider.wake):
         with pytest.raises(ProviderError):
@@ -213,9 +213,9 @@ def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Pr
             verb(ref)
 
 
-def wish(provider: Provider, **more: Any) -> ImageRequest:
+def image_request(provider: Provider, **more: Any) -> ImageRequest:
     now = float(int(provider.now()))
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "image": ids.image_id(),
         "builder": ids.instance_id(),
         "installation": INSTALLATION,
@@ -227,7 +227,7 @@ def wish(provider: Provider, **more: Any) -> ImageRequest:
         "deadline": now + 600,
         "max_ttl": 14400.0,
     }
-    return ImageRequest(**(said | more))
+    return ImageRequest(**(values | more))
 
 
 def test_an_image_is_a_leftover_until_it_is_finished(driver: Driver, provider: Provider) -> None:
@@ -236,21 +236,21 @@ def test_an_image_is_a_leftover_until_it_is_finished(driver: Driver, provider: P
         return
     assert isinstance(provider, KeepsImages)
     images = provider.imaging()
-    left, good = wish(provider), wish(provider)
-    theirs = wish(provider, installation="00000000-0000-4000-8000-00000000000f")
-    for one in (left, good, theirs):
-        driver.image(one)
+    leftover, good = image_request(provider), image_request(provider)
+    theirs = image_request(provider, installation="00000000-0000-4000-8000-00000000000f")
+    for request in (leftover, good, theirs):
+        driver.image(request)
 
     def shown() -> dict[str | None, Resource]:
         pages = (page for page in driver.open().sweep() if page.kind is Kind.IMAGE)
-        return {one.instance: one for page in pages for one in page.resources}
+        return {resource.instance: resource for page in pages for resource in page.resources}
 
-    found = driver.wait(lambda: len(there := shown()) > 1 and there)
-    for one in (left, good):
-        resource = found[one.builder]
+    found = driver.wait(lambda: len(resources := shown()) > 1 and resources)
+    for request in (leftover, good):
+        resource = found[request.builder]
         assert (resource.ref.kind, resource.role) == (Kind.IMAGE, Role.IMAGE)
         assert resource.tag("installation") == INSTALLATION
-        assert resource.expires_at == one.finish_by > one.deadline
+        assert resource.expires_at == request.finish_by > request.deadline
     whose = found.get(theirs.builder)  # told as another's, or not at all
     assert whose is None or whose.tag("installation") == theirs.installation
 
@@ -259,10 +259,10 @@ def test_an_image_is_a_leftover_until_it_is_finished(driver: Driver, provider: P
         images.finish(made)
     driver.wait(lambda: good.builder not in shown())
     # What a sweep showed before: that one was finished since, the driver looks after itself.
-    refs = [found[one.builder].ref for one in (good, left)]
+    refs = [found[request.builder].ref for request in (good, leftover)]
     outcomes = driver.open().delete(refs)
     assert [outcomes[ref].fate for ref in refs] == [Fate.MISSING, Fate.ACCEPTED]
-    driver.wait(lambda: images.find(left.name) is None)
+    driver.wait(lambda: images.find(leftover.name) is None)
     assert driver.open().delete(refs[1:])[refs[1]].fate is Fate.MISSING
     kept = images.find(good.name)
     assert kept is not None

@@ -35,7 +35,7 @@ def runner(app: CountedApp) -> Iterator[aio.Runner]:
 
 
 def threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if "AnyIO" in one.name]
+    return [thread.name for thread in threading.enumerate() if "AnyIO" in thread.name]
 
 
 async def cancelled(task: asyncio.Task[Any], when: Callable[[], bool]) -> None:
@@ -50,7 +50,7 @@ def test_a_sandbox_is_used_and_left(runner: aio.Runner) -> None:
     async def main() -> str:
         async with await aio.Sandbox.create(runner=runner, ttl="5m", owned=True) as sandbox:
             assert (await sandbox.info()).state.value == "running"
-            assert [one.id for one in await aio.Sandbox.list(runner=runner)] == [sandbox.id]
+            assert [sandbox.id for sandbox in await aio.Sandbox.list(runner=runner)] == [sandbox.id]
             again = await aio.Sandbox.connect(sandbox.id, runner=runner)
             assert again.id == sandbox.id
             return sandbox.id

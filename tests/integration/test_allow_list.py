@@ -37,10 +37,10 @@ def found(world: dict[str, Any]) -> dict[str, str]:
 
 
 def test_allowed_names_are_reached_at_their_own_address(found: dict[str, str]) -> None:
-    there = f"{allow_world.TOKEN} {allow_world.INTERNET}"
-    assert found["tls"] == f"{there} good.example.org"
-    assert found["tls below a wildcard"] == f"{there} a.b.example.net"
-    assert f"{there} host: deb.example.org 1" in found["http"]
+    expected = f"{allow_world.TOKEN} {allow_world.INTERNET}"
+    assert found["tls"] == f"{expected} good.example.org"
+    assert found["tls below a wildcard"] == f"{expected} a.b.example.net"
+    assert f"{expected} host: deb.example.org 1" in found["http"]
     assert found["hello in pieces"].startswith("160303")
     assert found["hello in records"].startswith("160303")
 
@@ -68,13 +68,13 @@ def test_an_allowed_name_leads_to_no_private_address(found: dict[str, str]) -> N
 def test_no_other_packet_goes_anywhere(world: dict[str, Any], found: dict[str, str]) -> None:
     """TCP, UDP (QUIC, DNS elsewhere) and ICMP to addresses, whatever they are."""
     kinds = ("tcp ", "udp ", "asked ", "ping ")
-    tries = {name: said for name, said in found.items() if name.startswith(kinds)}
+    tries = {name: output for name, output in found.items() if name.startswith(kinds)}
     assert len(tries) > 60
     allowed = {f"tcp {network.PROXY} 80", f"tcp {network.PROXY} 443", f"asked {network.PROXY}"}
     through = {
         name
-        for name, said in tries.items()
-        if said.startswith(("connected", "answered")) or said[:1].isdigit()
+        for name, output in tries.items()
+        if output.startswith(("connected", "answered")) or output[:1].isdigit()
     }
     assert through <= allowed
     assert found["good name, other address"].startswith("OSError")
@@ -82,10 +82,12 @@ def test_no_other_packet_goes_anywhere(world: dict[str, Any], found: dict[str, s
 
 
 def test_only_names_that_are_connected_to_are_asked_for(world: dict[str, Any]) -> None:
-    asked = set(world["asked"])
-    assert "good.example.org" in asked
-    assert {name for name in asked if not name.endswith((".example.org", ".example.net"))} == set()
-    assert "evilexample.net" not in asked
+    resolved = set(world["asked"])
+    assert "good.example.org" in resolved
+    assert {
+        name for name in resolved if not name.endswith((".example.org", ".example.net"))
+    } == set()
+    assert "evilexample.net" not in resolved
 
 
 def test_a_flood_is_held_within_bounds(world: dict[str, Any], found: dict[str, str]) -> None:

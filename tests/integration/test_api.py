@@ -52,8 +52,8 @@ def anyone(
             yield found
 
 
-def lines(*said: str) -> str:
-    return "\n".join(said)
+def lines(*texts: str) -> str:
+    return "\n".join(texts)
 
 
 def test_run_follows_and_waits(runner: vmrunner.Runner) -> None:
@@ -110,7 +110,7 @@ def test_submit_then_wait(anyone: vmrunner.Runner, tmp_path: Path) -> None:
     assert not build.finished
     found = (build.refresh(), anyone.get("mine"), anyone.get(build.id[:12]))
     # Its cost is final, and its log in the store, only some time after.
-    assert [(one.id, one.result) for one in found] == [(done.id, Result.SUCCESS)] * 3
+    assert [(build.id, build.result) for build in found] == [(done.id, Result.SUCCESS)] * 3
     assert list(done.logs(after=1)) == ["b"]
     assert [b.id for b in anyone.list(active=False)] == [build.id]
     assert anyone.list(labels={"no": "such"}) == []
@@ -186,11 +186,11 @@ def test_waiting_for_anothers_build_by_key_does_not_end_it(
     anyone: vmrunner.Runner, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
-    one = anyone.submit(f"until {go}", idempotency_key="k")
+    build = anyone.submit(f"until {go}", idempotency_key="k")
     with pytest.raises(vmrunner.NotFinished):
         anyone.run(f"until {go}", idempotency_key="k", wait_timeout=0.3)
     go.touch()
-    assert one.wait(timeout=20).result is Result.SUCCESS
+    assert build.wait(timeout=20).result is Result.SUCCESS
 
 
 def test_what_attempts_say_counts_together(
@@ -249,9 +249,9 @@ def test_a_password_in_a_source_is_used_and_not_kept(
         path.touch()
 
     monkeypatch.setattr("vmrunner.services.sources.spool", spool)
-    said = "git+https://user:hunter2@host/a@main"
-    build = anyone.run("say x", source=said, idempotency_key="k")
-    assert packed == [said]
+    url = "git+https://user:hunter2@host/a@main"
+    build = anyone.run("say x", source=url, idempotency_key="k")
+    assert packed == [url]
     assert build.spec.source == "git+https://host/a@main"
     files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert any(b"git+https://host/a@main" in path.read_bytes() for path in files)

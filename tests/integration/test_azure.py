@@ -17,7 +17,7 @@ from vmrunner.providers.azure.describe import SETTLED
 
 
 def of(found: list[Finding], check: str) -> Finding:
-    return next(one for one in found if one.check == check)
+    return next(finding for finding in found if finding.check == check)
 
 
 def test_a_driver_that_parks_and_arms_says_so(azure: Microsoft) -> None:
@@ -30,8 +30,8 @@ def test_a_driver_that_parks_and_arms_says_so(azure: Microsoft) -> None:
 
 def test_offers_go_by_market_type_and_zone(azure: Microsoft) -> None:
     provider = azure.provider(machine_types=("Standard_D4s_v5", "Standard_D2s_v5"), spot="prefer")
-    told = [(o.market, o.machine_type, o.place) for o in provider.offers(Spec())]
-    assert told == [
+    offers = [(o.market, o.machine_type, o.place) for o in provider.offers(Spec())]
+    assert offers == [
         (market, size, f"westeurope-{zone}")
         for market in (Market.SPOT, Market.ON_DEMAND)
         for size in ("Standard_D4s_v5", "Standard_D2s_v5")
@@ -51,8 +51,8 @@ def test_a_size_that_nobody_may_have_is_left_out(azure: Microsoft) -> None:
     azure.cloud.restricted.add(("westeurope", "Standard_D4s_v5"))
     provider = azure.provider(machine_types=("Standard_D4s_v5", "Standard_D2s_v5"))
     assert {o.machine_type for o in provider.offers(Spec())} == {"Standard_D2s_v5"}
-    told = of(list(provider.check()), "machine types")
-    assert (told.level, "Standard_D4s_v5" in told.message) == (Level.WARNING, True)
+    finding = of(list(provider.check()), "machine types")
+    assert (finding.level, "Standard_D4s_v5" in finding.message) == (Level.WARNING, True)
 
 
 def test_a_vm_with_a_place_is_two_calls(azure: Microsoft) -> None:
@@ -60,7 +60,7 @@ def test_a_vm_with_a_place_is_two_calls(azure: Microsoft) -> None:
     order = make_order(provider)
     before = len(azure.cloud.requests)
     provider.create(order)
-    made = [one.action for one in azure.cloud.requests[before:]]
+    made = [request.action for request in azure.cloud.requests[before:]]
     assert made == ["virtualMachines.put", "virtualMachines.get"]
 
 
@@ -203,14 +203,16 @@ def test_a_deadline_is_armed_and_disarmed(azure: Microsoft) -> None:
 def test_many_deadlines_are_disarmed_by_one_call(azure: Microsoft) -> None:
     provider = azure.provider()
     orders = [make_order(provider) for _ in range(3)]
-    armed = [provider.arm(provider.create(one), one.instance, one.deadline) for one in orders]
+    armed = [
+        provider.arm(provider.create(order), order.instance, order.deadline) for order in orders
+    ]
     schedules = [ref for ref in armed if ref is not None]
-    told = provider.delete(schedules)
-    assert [told[ref].fate for ref in schedules] == [Fate.ACCEPTED] * 3
+    outcomes = provider.delete(schedules)
+    assert [outcomes[ref].fate for ref in schedules] == [Fate.ACCEPTED] * 3
     assert azure.cloud.count("virtualMachinesCancelOperations") == 1
     azure.clock.advance(7200)
     azure.cloud.settle()
-    assert all(azure.cloud.of(one.instance)[0].billed for one in orders)
+    assert all(azure.cloud.of(order.instance)[0].billed for order in orders)
 
 
 def test_an_ephemeral_disk_is_where_there_is_room(azure: Microsoft) -> None:
@@ -257,11 +259,11 @@ def test_leftovers_of_a_forgetful_cloud_are_swept(azure: Microsoft) -> None:
     provider = azure.provider()
     ref = provider.create(make_order(provider))
     provider.delete([ref])
-    left = swept(provider)
-    assert {r.ref.kind for r in left} == {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS}
-    assert all(r.tag("installation") == INSTALLATION for r in left)
-    told = provider.delete([r.ref for r in left])
-    assert Fate.FAILED not in {one.fate for one in told.values()}
+    leftovers = swept(provider)
+    assert {r.ref.kind for r in leftovers} == {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS}
+    assert all(r.tag("installation") == INSTALLATION for r in leftovers)
+    outcomes = provider.delete([r.ref for r in leftovers])
+    assert Fate.FAILED not in {outcome.fate for outcome in outcomes.values()}
     assert swept(provider) == []
 
 
@@ -296,14 +298,16 @@ def test_the_doctor_refuses_a_group_of_others(azure: Microsoft) -> None:
 
 def test_the_doctor_tells_a_quota_that_is_used_up(azure: Microsoft) -> None:
     azure.cloud.quotas["westeurope"]["cores"] = 1
-    told = [f for f in azure.provider().check() if f.check == "quota" and f.level is Level.ERROR]
-    assert ["cores 0 of 1" in one.message for one in told] == [True]
+    findings = [
+        f for f in azure.provider().check() if f.check == "quota" and f.level is Level.ERROR
+    ]
+    assert ["cores 0 of 1" in finding.message for finding in findings] == [True]
 
 
 def test_a_group_that_is_not_there_is_told(azure: Microsoft) -> None:
     provider = azure.provider(resource_group="nowhere")
-    (told,) = provider.check()
-    assert (told.check, told.level) == ("group", Level.ERROR)
+    (finding,) = provider.check()
+    assert (finding.check, finding.level) == ("group", Level.ERROR)
     with pytest.raises(BadOrder, match="ResourceGroupNotFound"):
         provider.offers(Spec())
 
@@ -373,5 +377,5 @@ def test_the_guard_is_seen_with_the_roles_it_ends(azure: Microsoft) -> None:
     assert provider.unguarded() == ()
     app["properties"]["state"] = "Stopped"
     assert provider.guarded_roles() is None
-    (told,) = provider.unguarded()
-    assert "Stopped" in told.message
+    (finding,) = provider.unguarded()
+    assert "Stopped" in finding.message

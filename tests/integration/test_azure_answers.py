@@ -40,8 +40,8 @@ def test_an_answer_that_is_no_vm_is_no_death(azure: Microsoft, body: bytes) -> N
 def test_an_answer_that_is_no_list_is_not_empty(azure: Microsoft, body: bytes) -> None:
     fate = GARBAGE._replace(status=200, garbage=body)
     azure.cloud.faults.fail("disks.list", fate, fate)  # a sweep asks twice
-    (told,) = [page for page in azure.provider().sweep() if page.error]
-    assert told.kind is Kind.DISK
+    (broken,) = [page for page in azure.provider().sweep() if page.error]
+    assert broken.kind is Kind.DISK
 
 
 def test_a_next_page_elsewhere_is_not_fetched(azure: Microsoft) -> None:
@@ -49,9 +49,9 @@ def test_a_next_page_elsewhere_is_not_fetched(azure: Microsoft) -> None:
     provider = azure.provider()
     page = b'{"value": [], "nextLink": "http://127.0.0.9/subscriptions"}'
     azure.cloud.faults.fail("disks.list", GARBAGE._replace(garbage=page))
-    (told,) = [page for page in provider.sweep() if page.error]
-    assert told.kind is Kind.DISK
-    assert "a next page elsewhere" in str(told.error)
+    (broken,) = [page for page in provider.sweep() if page.error]
+    assert broken.kind is Kind.DISK
+    assert "a next page elsewhere" in str(broken.error)
 
 
 def test_a_gateways_page_is_one_line_and_no_traceback(

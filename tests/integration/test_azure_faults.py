@@ -154,7 +154,7 @@ def test_who_may_have_no_spot_gets_on_demand(azure: Microsoft) -> None:
     azure.cloud.faults.fail(PUT, NO_SPOT)
     with pytest.raises(NoCapacity, match="not enabled"):
         provider.create(order)
-    assert {one.market for one in provider.offers(Spec())} == {Market.ON_DEMAND}
+    assert {offer.market for offer in provider.offers(Spec())} == {Market.ON_DEMAND}
 
 
 def test_a_create_half_made_leaves_what_a_sweep_finds(azure: Microsoft) -> None:
@@ -163,11 +163,11 @@ def test_a_create_half_made_leaves_what_a_sweep_finds(azure: Microsoft) -> None:
     azure.cloud.faults.fail(PUT, HALF_MADE)
     with pytest.raises(ProviderError):
         provider.create(order)
-    left = swept(provider)
-    assert {r.ref.kind for r in left} >= {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS}
-    assert {r.instance for r in left} == {order.instance}
+    leftovers = swept(provider)
+    assert {r.ref.kind for r in leftovers} >= {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS}
+    assert {r.instance for r in leftovers} == {order.instance}
     azure.clock.advance(600)
-    provider.delete([r.ref for r in left])
+    provider.delete([r.ref for r in leftovers])
     azure.clock.advance(60)
     assert swept(provider) == []
 
@@ -189,8 +189,12 @@ def test_one_that_cannot_be_deleted_blocks_no_other(azure: Microsoft) -> None:
     provider = azure.provider()
     refs = [provider.create(make_order(provider)) for _ in range(3)]
     azure.cloud.faults.fail("virtualMachines.delete", FORBIDDEN)
-    told = provider.delete(refs)
-    assert sorted(one.fate for one in told.values()) == [Fate.ACCEPTED, Fate.ACCEPTED, Fate.FAILED]
+    outcomes = provider.delete(refs)
+    assert sorted(outcome.fate for outcome in outcomes.values()) == [
+        Fate.ACCEPTED,
+        Fate.ACCEPTED,
+        Fate.FAILED,
+    ]
     azure.clock.advance(60)
     assert len(azure.cloud.alive) == 1
 
@@ -227,9 +231,9 @@ def test_who_may_not_delete_launches_nothing(azure: Microsoft) -> None:
         with pytest.raises(CredentialsRefused, match="may not delete what it would launch"):
             launch()
     assert azure.cloud.machines == []
-    told = {f.check: f for f in fresh.check()}
-    assert (told["delete"].level, bool(told["delete"].fix)) == (Level.ERROR, True)
-    assert told["image"].level is Level.OK  # one that fails hinders no other
+    findings = {f.check: f for f in fresh.check()}
+    assert (findings["delete"].level, bool(findings["delete"].fix)) == (Level.ERROR, True)
+    assert findings["image"].level is Level.OK  # one that fails hinders no other
     azure.cloud.faults.allow("virtualMachines.delete")
     azure.clock.advance(31)  # a denial is asked about anew
     assert fresh.create(order).id == order.instance
@@ -239,8 +243,8 @@ def test_rights_that_cannot_be_told_hinder_nothing(azure: Microsoft) -> None:
     azure.cloud.faults.deny("permissions.list")
     provider = azure.provider()
     provider.create(make_order(provider))
-    told = next(f for f in provider.check() if f.check == "delete")
-    assert told.level is Level.WARNING
+    finding = next(f for f in provider.check() if f.check == "delete")
+    assert finding.level is Level.WARNING
 
 
 def test_a_failed_look_is_no_death(azure: Microsoft) -> None:
@@ -292,9 +296,9 @@ def test_a_deleted_group_is_read_whole_and_empty(azure: Microsoft, denied: tuple
     provider.create(make_order(provider))
     azure.cloud.remove_group(azure.site.group)
     azure.cloud.faults.deny(*denied)
-    for one in (provider, azure.provider()):
-        assert one.scopes == {Scope(KIND, azure.cloud.subscription, azure.site.group)}
-        pages = list(one.sweep())
+    for reader in (provider, azure.provider()):
+        assert reader.scopes == {Scope(KIND, azure.cloud.subscription, azure.site.group)}
+        pages = list(reader.sweep())
         assert {page.kind for page in pages} == {kind for kind, *_ in READERS}
         assert not [page for page in pages if page.error or page.resources]
         whole = {page.kind: not page.more for page in pages}  # by the last page of each
@@ -331,7 +335,7 @@ def test_a_scope_that_denies_lists_is_asked_once(azure: Microsoft) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "pause"),
+    ("header", "pause"),
     [
         ("40", 40.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", FIRST_PAUSE),  # that is past
@@ -341,11 +345,11 @@ def test_a_scope_that_denies_lists_is_asked_once(azure: Microsoft) -> None:
     ],
 )
 def test_a_throttled_call_is_made_again_when_azure_says(
-    azure: Microsoft, told: str, pause: float
+    azure: Microsoft, header: str, pause: float
 ) -> None:
     provider = azure.provider()
     refs = [provider.create(make_order(provider)) for _ in range(2)]
-    azure.cloud.throttle_seconds = told
+    azure.cloud.throttle_seconds = header
     azure.cloud.faults.fail("virtualMachines.delete", THROTTLED)
     assert provider.delete(refs[:1])[refs[0]].fate is Fate.FAILED
     assert azure.cloud.count("virtualMachines.delete") == 1  # the SDK sends none again
@@ -380,7 +384,7 @@ def test_nothing_is_sent_that_nobody_asked_for(azure: Microsoft) -> None:
     before = len(azure.cloud.requests)
     with pytest.raises(CredentialsRefused, match="az provider register"):
         provider.arm(ref, order.instance, order.deadline)
-    assert [one.action for one in azure.cloud.requests[before:]] == [submit]
+    assert [request.action for request in azure.cloud.requests[before:]] == [submit]
 
 
 def test_a_create_that_takes_long_leaves_others_their_reads(azure: Microsoft) -> None:
@@ -394,5 +398,5 @@ def test_a_create_that_takes_long_leaves_others_their_reads(azure: Microsoft) ->
     with pytest.raises(NoCapacity):
         provider.create(order)
     assert azure.clock() - then < 26
-    asked = [one for one in azure.cloud.requests[before:] if one.verb == "GET"]
-    assert len(asked) <= 17
+    reads = [request for request in azure.cloud.requests[before:] if request.verb == "GET"]
+    assert len(reads) <= 17

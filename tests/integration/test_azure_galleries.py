@@ -11,7 +11,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from vmrunner_localclouds.azure.resource_ids import DEFINITION, GALLERY, VERSION
 
-from tests.integration.test_azure_images import wish
+from tests.integration.test_azure_images import image_request
 from tests.support.arm import Arm, arm_of, refused
 from tests.support.azure import INSTALLATION, Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
@@ -32,18 +32,18 @@ def version(azure: Microsoft, request: ImageRequest, **more: Any) -> str:
     """A version as Packer leaves it, in the gallery that was prepared for it; its reference."""
     bench = store(azure).bench(request)
     bench.prepare()
-    told = bench.variables
+    variables = bench.variables
     source = {"id": azure.site.image}
     body = {
         "location": azure.site.location,
-        "tags": {**told["run_tags"], **told["image_tags"], **more},
+        "tags": {**variables["run_tags"], **variables["image_tags"], **more},
         "properties": {"storageProfile": {"source": source}},
     }
     with arm_of(azure.cloud, azure.clock) as arm:
         family = arm.compute.gallery_image_versions
         made = family.begin_create_or_update(
             azure.site.group,
-            *(told[f"azure_gallery{end}"] for end in ("", "_image", "_version")),
+            *(variables[f"azure_gallery{end}"] for end in ("", "_image", "_version")),
             body,
         )
         return str(made.result().id).lower()
@@ -52,7 +52,7 @@ def version(azure: Microsoft, request: ImageRequest, **more: Any) -> str:
 def finished(azure: Microsoft) -> CloudImage:
     """A version that its build has finished."""
     images = store(azure)
-    made = images.find(version(azure, wish()))
+    made = images.find(version(azure, image_request()))
     images.finish(made)
     return images.find(made.ref)  # type: ignore[no-any-return]
 
@@ -60,12 +60,12 @@ def finished(azure: Microsoft) -> CloudImage:
 @pytest.mark.parametrize("recipe", ["default", "g.visor_2", "a" * 60])
 @pytest.mark.parametrize("created", [1_800_000_000.0, 1_767_225_600.0])
 def test_a_version_is_found_by_its_rows_name(recipe: str, created: float) -> None:
-    request = replace(wish(), recipe=recipe, created=created)
+    request = replace(image_request(), recipe=recipe, created=created)
     image = galleries.image_of("Some-Group", request.name)
     assert image is not None
     assert re.fullmatch(r"[A-Za-z0-9_]{1,80}", image.gallery)
-    assert all(0 <= int(one) < 2**31 for one in image.version.split("."))
-    assert all(one == str(int(one)) for one in image.version.split("."))
+    assert all(0 <= int(part) < 2**31 for part in image.version.split("."))
+    assert all(part == str(int(part)) for part in image.version.split("."))
     assert galleries.image_of("some-group", request.name) == image
     assert galleries.name_of(image, {HASH: request.hash}) == request.name
     later = replace(
@@ -84,14 +84,14 @@ def test_a_name_that_no_request_has_is_no_version() -> None:
 
 def test_gallery_and_definition_are_made_once(azure: Microsoft) -> None:
     for _ in range(2):
-        bench = store(azure, tags={"team": "core"}).bench(wish())
+        bench = store(azure, tags={"team": "core"}).bench(image_request())
         assert azure.cloud.count("galleries.put") == (1 if _ else 0)  # a plan makes nothing
         bench.prepare()
     assert azure.cloud.count("definitions.put") == 1
     (gallery,) = [
-        one
-        for one in azure.cloud.shelf(GALLERY).values()
-        if one["name"] == bench.variables["azure_gallery"]
+        gallery
+        for gallery in azure.cloud.shelf(GALLERY).values()
+        if gallery["name"] == bench.variables["azure_gallery"]
     ]
     assert gallery["tags"]["team"] == "core"
     assert azure.cloud.rejected == []
@@ -105,16 +105,16 @@ def test_the_promoted_version_is_what_builds_get(azure: Microsoft) -> None:
     )
     first, second = (finished(azure) for _ in range(2))
     images = store(azure)
-    assert {first.ref, second.ref} <= {one.ref for one in images.images()}
+    assert {first.ref, second.ref} <= {image.ref for image in images.images()}
     images.promote(second, 200.0)
-    assert [one.ref for one in images.images() if one.promoted] == [second.ref]
+    assert [image.ref for image in images.images() if image.promoted] == [second.ref]
     (offer, *_) = azure.provider(image=None).offers(Spec())
     assert offer.image.lower() == second.ref
     assert images.chosen(images.images()) == {second.ref}
     assert images.chosen(images.images(), first.name) == {first.ref}
     images.promote(images.find("old"), 300.0)
     assert images.chosen(images.images()) == {images.find("old").ref}
-    assert all(not one.promoted for one in images.images() if one.ref == second.ref)
+    assert all(not image.promoted for image in images.images() if image.ref == second.ref)
 
 
 @pytest.mark.parametrize("end", ["", "/versions/latest"])
@@ -129,20 +129,24 @@ def test_all_versions_of_a_named_definition_are_in_use(azure: Microsoft, end: st
 
 
 def test_an_unfinished_version_is_swept_and_deleted(azure: Microsoft) -> None:
-    mine, kept = version(azure, request := wish()), version(azure, wish())
+    mine, kept = version(azure, request := image_request()), version(azure, image_request())
     provider = azure.provider(image=None)
     shown = [r for page in provider.sweep() if page.kind is Kind.IMAGE for r in page.resources]
-    assert {f"/providers/microsoft.compute/{one.ref.id}" in mine + kept for one in shown} == {True}
-    assert {one.expires_at for one in shown} == {request.finish_by}
-    assert request.builder in {one.instance for one in shown}
+    assert {
+        f"/providers/microsoft.compute/{resource.ref.id}" in mine + kept for resource in shown
+    } == {True}
+    assert {resource.expires_at for resource in shown} == {request.finish_by}
+    assert request.builder in {resource.instance for resource in shown}
     images = store(azure)
     images.finish(images.find(kept))
-    told = {ref.id: one.fate for ref, one in provider.delete([r.ref for r in shown]).items()}
-    assert {fate for at, fate in told.items() if mine.endswith(at)} == {Fate.ACCEPTED}
-    assert {fate for at, fate in told.items() if kept.endswith(at)} == {Fate.MISSING}
+    fates = {
+        ref.id: outcome.fate for ref, outcome in provider.delete([r.ref for r in shown]).items()
+    }
+    assert {fate for at, fate in fates.items() if mine.endswith(at)} == {Fate.ACCEPTED}
+    assert {fate for at, fate in fates.items() if kept.endswith(at)} == {Fate.MISSING}
     azure.clock.advance(60)
-    assert [one.ref for one in images.images()] == [kept]
-    gone = next(one.ref for one in shown if mine.endswith(one.ref.id))
+    assert [image.ref for image in images.images()] == [kept]
+    gone = next(resource.ref for resource in shown if mine.endswith(resource.ref.id))
     assert provider.delete([gone])[gone].fate is Fate.MISSING
     for _ in range(2):
         assert images.remove(images.find(kept) or CloudImage(
@@ -152,7 +156,7 @@ def test_an_unfinished_version_is_swept_and_deleted(azure: Microsoft) -> None:
 
 
 def test_a_version_of_another_group_is_another(azure: Microsoft) -> None:
-    ref = version(azure, request := wish())
+    ref = version(azure, request := image_request())
     azure.cloud.group("new")
     elsewhere = azure.provider(image=None, resource_group="new", used=(azure.site.group,))
     assert elsewhere.imaging().find_by_name(request.name) is None
@@ -168,19 +172,19 @@ def test_a_version_of_another_group_is_another(azure: Microsoft) -> None:
 def test_a_former_role_keeps_managed_images_going(azure: Microsoft) -> None:
     tags = {"vmrunner:image-of": INSTALLATION, "vmrunner:promoted": "100"}
     mine = azure.cloud.image(azure.site.group, "mine", tags=tags)
-    azure.cloud.image(azure.site.group, name := wish().name, tags=tags)
+    azure.cloud.image(azure.site.group, name := image_request().name, tags=tags)
     azure.cloud.faults.deny("definitions.list", "versions.get", "versions.delete", "galleries.get")
     provider = azure.provider(image=None)
     assert provider.offers(Spec())[0].image == mine["id"]
     assert provider.imaging().find(name).name == name
     with pytest.raises(CredentialsRefused):  # whether it is a version, nobody can tell
-        provider.imaging().find(wish().name)
+        provider.imaging().find(image_request().name)
     pages = [page for page in provider.sweep() if page.error]
     assert {page.kind for page in pages} == {Kind.IMAGE}
-    told = [one.message for one in provider.check() if one.level is Level.WARNING]
-    assert any("galleries/images/versions/delete is denied" in one for one in told)
+    messages = [finding.message for finding in provider.check() if finding.level is Level.WARNING]
+    assert any("galleries/images/versions/delete is denied" in message for message in messages)
     with pytest.raises(CredentialsRefused, match=r"Microsoft\.Compute/galleries/read"):
-        provider.imaging().bench(wish()).prepare()
+        provider.imaging().bench(image_request()).prepare()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,7 @@ def test_what_is_made_where_a_managed_image_is_named(
 ) -> None:
     provider = azure.provider(**options)
     assert into_gallery(provider.options) is gallery
-    variables = provider.imaging().bench(wish()).variables
+    variables = provider.imaging().bench(image_request()).variables
     assert ("azure_gallery" in variables) is gallery
 
 
@@ -241,4 +245,4 @@ def test_what_azure_refuses_of_galleries_is_refused(azure: Microsoft) -> None:
         with pytest.raises(HttpResponseError, match="nested resources exist"):
             whole(arm.group, "g", "d")
     shelves = (GALLERY, DEFINITION, VERSION)
-    assert all(any("/galleries/g" in at for at in azure.cloud.shelf(one)) for one in shelves)
+    assert all(any("/galleries/g" in at for at in azure.cloud.shelf(shelf)) for shelf in shelves)

@@ -46,9 +46,9 @@ def sweep(arm: Arm, **more: Any) -> dict[str, Any]:
 
 def tagged(arm: Arm, late: float = GRACE + 1, **more: str) -> dict[str, str]:
     """The tags of something that is so many seconds past its deadline."""
-    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
-    said.setdefault("expires_at", str(int(arm.clock() - late)))
-    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in said.items()}
+    values = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
+    values.setdefault("expires_at", str(int(arm.clock() - late)))
+    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in values.items()}
 
 
 def launch(arm: Arm, name: str, tags: dict[str, str]) -> AzureMachine:
@@ -155,13 +155,15 @@ def test_short_failures_are_tried_again(arm: Arm) -> None:
     assert arm.cloud.alive == []
 
 
-@pytest.mark.parametrize(("fate", "told"), [(FORBIDDEN, "failures"), (CONFLICT, "held")])
-def test_one_vm_that_may_not_end_saves_no_other(arm: Arm, fate: RequestFate, told: str) -> None:
+@pytest.mark.parametrize(("fate", "section"), [(FORBIDDEN, "failures"), (CONFLICT, "held")])
+def test_one_vm_that_may_not_end_saves_no_other(arm: Arm, fate: RequestFate, section: str) -> None:
     for name in ("poison", "other"):
         launch(arm, name, tagged(arm))
-    arm.cloud.faults.on_request = lambda asked: (
-        fate if asked.action == "virtualMachines.delete" and asked.path.name == "poison" else None
+    arm.cloud.faults.on_request = lambda request: (
+        fate
+        if request.action == "virtualMachines.delete" and request.path.name == "poison"
+        else None
     )
     report = sweep(arm)
-    assert (names(report), names(report, told)) == ({"other"}, {"poison"})
+    assert (names(report), names(report, section)) == ({"other"}, {"poison"})
     assert [machine.name for machine in arm.cloud.alive] == ["poison"]

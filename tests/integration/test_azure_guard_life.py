@@ -26,13 +26,13 @@ def installed(azure: Microsoft) -> None:
 
 
 def run(azure: Microsoft, **more: Any) -> None:
-    said = {
+    values = {
         "installation": INSTALLATION,
         "subscription": azure.site.subscription,
         "group": azure.site.group,
         "own_group": GROUP,
     }
-    settings = function_app.Settings(**{**said, **more})
+    settings = function_app.Settings(**{**values, **more})
     clock = azure.clock
     function_app.run(settings, {}, clock(), base=azure.cloud.url, clock=clock, sleep=clock.sleep)
 
@@ -41,24 +41,24 @@ def roles(azure: Microsoft) -> set[str]:
     return set(azure.provider(guard=GROUP).guarded_roles() or ())
 
 
-def told(azure: Microsoft) -> str:
+def first_warning(azure: Microsoft) -> str:
     """What the first launch tells of the guard; "": nothing."""
     provider = azure.provider(guard=GROUP)
     provider.offers(Spec())
-    found = [one for one in provider.unguarded() if one.check == "guard"]
-    assert all(one.level is Level.ERROR for one in found)
-    return "".join(one.message for one in found)
+    found = [finding for finding in provider.unguarded() if finding.check == "guard"]
+    assert all(finding.level is Level.ERROR for finding in found)
+    return "".join(finding.message for finding in found)
 
 
 def test_an_app_without_our_code_guards_nothing(azure: Microsoft) -> None:
     installed(azure)
-    assert (roles(azure), "never passed" in told(azure)) == (set(), True)
+    assert (roles(azure), "never passed" in first_warning(azure)) == (set(), True)
     run(azure)
-    assert (roles(azure), told(azure)) == (ALL, "")
+    assert (roles(azure), first_warning(azure)) == (ALL, "")
     azure.clock.advance(PERIODS - 2)
     assert roles(azure) == ALL
     azure.clock.advance(4)
-    assert (roles(azure), "ends nothing" in told(azure)) == (set(), True)
+    assert (roles(azure), "ends nothing" in first_warning(azure)) == (set(), True)
 
 
 def test_a_dry_run_is_no_pass(azure: Microsoft) -> None:

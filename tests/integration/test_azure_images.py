@@ -41,11 +41,11 @@ def store(azure: Microsoft, **more: Any) -> Any:
 
 
 def named(found: list[CloudImage], name: str) -> CloudImage:
-    (made,) = [one for one in found if one.name == name]
+    (made,) = [image for image in found if image.name == name]
     return made
 
 
-def wish() -> ImageRequest:
+def image_request() -> ImageRequest:
     return ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),
@@ -64,12 +64,12 @@ def test_the_last_promoted_is_what_builds_get(azure: Microsoft) -> None:
     first, second = image(azure, "first", 1), image(azure, "second", 2)
     image(azure, "theirs", 3, owner="another")
     images = store(azure)
-    assert [one.name for one in images.images()] == ["first", "second"]
+    assert [image.name for image in images.images()] == ["first", "second"]
     with pytest.raises(BadOrder, match="no promoted image"):
         azure.provider(image=None).offers(Spec())
     images.promote(named(images.images(), "second"), 100.0)
     images.promote(named(images.images(), "first"), 100.0)  # within the same second
-    assert {one.name for one in images.images() if one.promoted} == {"first"}
+    assert {image.name for image in images.images() if image.promoted} == {"first"}
     (offer, *_) = azure.provider(image=None).offers(Spec())
     assert offer.image.lower() == first.lower()
     assert images.chosen(images.images()) == {first.lower()}
@@ -79,19 +79,19 @@ def test_the_last_promoted_is_what_builds_get(azure: Microsoft) -> None:
 
 def test_images_of_a_former_group_are_looked_for_there(azure: Microsoft) -> None:
     """A row tells the group of its image: one of that name elsewhere is another."""
-    there, here = azure.site.group, azure.cloud.group("new")["name"]
-    mine = azure.cloud.image(there, "made", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
+    former_group, here = azure.site.group, azure.cloud.group("new")["name"]
+    mine = azure.cloud.image(former_group, "made", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
     other = azure.cloud.image(here, "made", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
-    provider = azure.provider(image=None, resource_group=here, used=(there,))
-    former = provider.imaging(Scope("azure", azure.site.subscription, there))
+    provider = azure.provider(image=None, resource_group=here, used=(former_group,))
+    former = provider.imaging(Scope("azure", azure.site.subscription, former_group))
     made = named(former.images(), "made")
     assert former.find_by_name("made") == made
     assert made.ref == str(mine["id"]).lower()
     former.finish(made)
-    assert [FINISH_BY in one["tags"] for one in (mine, other)] == [False, True]
+    assert [FINISH_BY in version["tags"] for version in (mine, other)] == [False, True]
     former.remove(made)
     assert former.images() == []
-    assert [one.ref for one in provider.imaging().images()] == [str(other["id"]).lower()]
+    assert [image.ref for image in provider.imaging().images()] == [str(other["id"]).lower()]
 
 
 def test_what_a_vm_was_made_from_is_in_use(azure: Microsoft) -> None:
@@ -120,7 +120,7 @@ def test_one_managed_image_starts_twenty_at_once(azure: Microsoft) -> None:
     provider.create(orders[-1])
     with pytest.raises(Throttled):
         provider.create(make_order(provider))
-    assert {one.failure for one in azure.cloud.machines} == {None}
+    assert {machine.failure for machine in azure.cloud.machines} == {None}
 
 
 def test_one_replica_of_a_version_starts_fifty_at_once(azure: Microsoft) -> None:
@@ -131,7 +131,7 @@ def test_one_replica_of_a_version_starts_fifty_at_once(azure: Microsoft) -> None
         provider.create(make_order(provider))
     with pytest.raises(Throttled, match="50 VMs boot from one image"):
         provider.create(make_order(provider))
-    assert {one.failure for one in azure.cloud.machines} == {None}
+    assert {machine.failure for machine in azure.cloud.machines} == {None}
 
 
 def test_a_start_that_was_refused_counts_no_more(azure: Microsoft) -> None:
@@ -188,14 +188,14 @@ def test_a_configured_image_is_not_promoted_over(azure: Microsoft) -> None:
 
 
 def test_packers_template_takes_what_the_driver_says(azure: Microsoft) -> None:
-    wanted = wish()
+    wanted = image_request()
     bench = store(azure, machine_types=("Standard_D2ps_v5", "Standard_D2s_v5")).bench(wanted)
-    known = {
+    given = {
         name
         for file in PACKER.glob("*.pkr.hcl")
         for name in re.findall(r'variable "(\w+)"', file.read_text())
     }
-    assert bench.variables.keys() <= known
+    assert bench.variables.keys() <= given
     assert 'source "azure-arm" "vmrunner"' in (PACKER / "azure.pkr.hcl").read_text()
     assert bench.source == "azure-arm.vmrunner"
     assert bench.variables["azure_vm_size"] == "Standard_D2s_v5"  # images are for that processor
@@ -208,14 +208,16 @@ def test_packers_template_takes_what_the_driver_says(azure: Microsoft) -> None:
 def swept(azure: Microsoft) -> list[str]:
     """The images that a sweep shows, by name."""
     pages = azure.provider().sweep()
-    return [one.ref.id for page in pages if page.kind is Kind.IMAGE for one in page.resources]
+    return [
+        resource.ref.id for page in pages if page.kind is Kind.IMAGE for resource in page.resources
+    ]
 
 
 def half_made(azure: Microsoft, name: str, **more: Any) -> dict[str, str]:
     """An image that its build has not finished, with the tags that Packer gives it; those."""
-    said = wish()
-    tags = {**said.tags, "vmrunner:installation": INSTALLATION, "vmrunner:role": "image"}
-    tags |= {"vmrunner:expires-at": str(int(said.deadline)), **more.pop("tags", {})}
+    request = image_request()
+    tags = {**request.tags, "vmrunner:installation": INSTALLATION, "vmrunner:role": "image"}
+    tags |= {"vmrunner:expires-at": str(int(request.deadline)), **more.pop("tags", {})}
     shown = azure.cloud.image(azure.site.group, name, tags=tags)
     shown["properties"] |= more
     return tags
@@ -223,8 +225,8 @@ def half_made(azure: Microsoft, name: str, **more: Any) -> dict[str, str]:
 
 def test_a_sweep_shows_what_no_build_finished(azure: Microsoft) -> None:
     tags = half_made(azure, "mine", provisioningState="Failed")
-    pages = [one for one in azure.provider().sweep() if one.kind is Kind.IMAGE]
-    (made,) = [one for page in pages for one in page.resources]
+    pages = [page for page in azure.provider().sweep() if page.kind is Kind.IMAGE]
+    (made,) = [resource for page in pages for resource in page.resources]
     assert [page.more for page in pages] == [True, False]
     assert (made.ref.id, made.role, made.alive) == ("mine", Role.IMAGE, True)
     assert made.tag("installation") == INSTALLATION
@@ -259,15 +261,15 @@ def test_what_was_finished_since_a_sweep_is_not_deleted(azure: Microsoft) -> Non
     images = store(azure)
     images.finish(images.find("finished"))
     images.promote(images.find("promoted"), 5.0)
-    told = provider.delete([found[name] for name in ("left", "finished", "promoted")])
-    fates = {ref.id: one.fate for ref, one in told.items()}
+    outcomes = provider.delete([found[name] for name in ("left", "finished", "promoted")])
+    fates = {ref.id: outcome.fate for ref, outcome in outcomes.items()}
     assert fates == {
         "left": Fate.ACCEPTED,
         "finished": Fate.MISSING,
         "promoted": Fate.MISSING,
     }
     azure.clock.advance(60)
-    assert [one.name for one in images.images()] == ["finished", "promoted"]
+    assert [image.name for image in images.images()] == ["finished", "promoted"]
     assert provider.delete([found["left"]])[found["left"]].fate is Fate.MISSING
 
 
@@ -277,15 +279,18 @@ def test_a_role_without_images_sweeps_all_else(azure: Microsoft) -> None:
     half_made(azure, "mine")
     provider = azure.provider()
     (ref,) = [
-        one.ref for page in provider.sweep() if page.kind is Kind.IMAGE for one in page.resources
+        resource.ref
+        for page in provider.sweep()
+        if page.kind is Kind.IMAGE
+        for resource in page.resources
     ]
     azure.cloud.faults.deny("images.list", "images.delete")
     pages: list[Page] = list(provider.sweep())
     assert {page.kind for page in pages if page.error} == {Kind.IMAGE}
-    assert [one.ref.id for page in pages for one in page.resources] == ["left"]
-    told = {f.check: f for f in provider.check() if f.level is Level.WARNING}
-    assert "image" in told["sweep"].message
-    assert "Microsoft.Compute/images/delete is denied" in told["delete"].message
-    assert all("azure/roles/vmrunner.json" in told[name].fix for name in ("sweep", "delete"))
+    assert [resource.ref.id for page in pages for resource in page.resources] == ["left"]
+    findings = {f.check: f for f in provider.check() if f.level is Level.WARNING}
+    assert "image" in findings["sweep"].message
+    assert "Microsoft.Compute/images/delete is denied" in findings["delete"].message
+    assert all("azure/roles/vmrunner.json" in findings[name].fix for name in ("sweep", "delete"))
     outcome = provider.delete([ref])[ref]
     assert (outcome.fate, "images/delete" in outcome.error) == (Fate.FAILED, True)

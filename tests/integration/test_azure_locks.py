@@ -21,8 +21,8 @@ def test_nothing_is_launched_where_nothing_can_be_deleted(azure: Microsoft, leve
             launch()
         assert "az lock delete" in refused.value.hint
     assert azure.cloud.machines == []
-    told = next(one for one in provider.check() if one.check == "delete")
-    assert (told.level, "az lock delete" in told.fix) == (Level.ERROR, True)
+    delete_check = next(finding for finding in provider.check() if finding.check == "delete")
+    assert (delete_check.level, "az lock delete" in delete_check.fix) == (Level.ERROR, True)
     del azure.cloud.locks[azure.site.group]
     azure.clock.advance(REFUSED)
     assert provider.create(order).id == order.instance
@@ -34,9 +34,9 @@ def test_a_delete_that_a_lock_refused_stops_launching(azure: Microsoft) -> None:
     azure.clock.advance(REFUSED)
     azure.cloud.locks[azure.site.group] = "CanNotDelete"
     assert provider.offers(Spec())  # nobody has noticed
-    told = provider.delete([ref])[ref]
-    assert told.fate is Fate.FAILED
-    assert "ScopeLocked" in str(told.error)
+    outcome = provider.delete([ref])[ref]
+    assert outcome.fate is Fate.FAILED
+    assert "ScopeLocked" in str(outcome.error)
     with pytest.raises(CredentialsRefused, match="lock keep"):
         provider.offers(Spec())
 
@@ -56,9 +56,9 @@ def test_locks_that_cannot_be_read_hinder_nothing(azure: Microsoft) -> None:
     azure.cloud.faults.deny("locks.list")
     provider = azure.provider()
     provider.create(make_order(provider))
-    told = next(one for one in provider.check() if one.check == "delete")
-    assert told.level is Level.WARNING
-    assert "locks/read" in told.message
+    delete_check = next(finding for finding in provider.check() if finding.check == "delete")
+    assert delete_check.level is Level.WARNING
+    assert "locks/read" in delete_check.message
 
 
 def test_rights_and_locks_are_asked_for_seldom(azure: Microsoft) -> None:
@@ -67,4 +67,4 @@ def test_rights_and_locks_are_asked_for_seldom(azure: Microsoft) -> None:
         provider.create(make_order(provider))
     azure.clock.advance(GRANTED)
     provider.offers(Spec())
-    assert [azure.cloud.count(one) for one in ("permissions.list", "locks.list")] == [2, 2]
+    assert [azure.cloud.count(action) for action in ("permissions.list", "locks.list")] == [2, 2]

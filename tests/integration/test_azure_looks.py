@@ -92,11 +92,11 @@ def test_a_slow_boot_is_looked_at_within_its_own_limit(azure: Microsoft) -> None
     provider = azure.provider()
     order = make_order(provider)
     provider.create(order)
-    born, seen = azure.clock(), None
+    created_at, seen = azure.clock(), None
     while seen is None or seen.address is None:
         azure.clock.advance(0.25)
         seen = look(provider, order)
-    assert azure.clock() - born <= 106
+    assert azure.clock() - created_at <= 106
     assert azure.cloud.count("virtualMachines.get") <= 36 + 100 / 5
     assert throttled(azure) == 0
 
@@ -166,13 +166,13 @@ def test_a_paused_operation_tells_no_signature(azure: Microsoft) -> None:
     azure.cloud.faults.fail("operations.get", TOO_MANY)
     path = f"/subscriptions/{azure.site.subscription}/providers/Microsoft.Compute/locations"
     url = f"{azure.cloud.url}{path}/westeurope/operations/1?api-version=2024-07-01&s=secret"
-    told = []
+    errors = []
     for _ in range(2):
         with pytest.raises(CallFailed) as caught:
             provider.client.get(url, action="operations")
-        told.append(str(caught.value.error))
-    assert "operations/1: operation is at its limit" in told[-1]
-    assert "secret" not in "".join(told)
+        errors.append(str(caught.value.error))
+    assert "operations/1: operation is at its limit" in errors[-1]
+    assert "secret" not in "".join(errors)
 
 
 def test_of_many_that_change_each_has_its_own_limit(

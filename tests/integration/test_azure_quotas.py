@@ -16,8 +16,8 @@ HERE, USAGES = "westeurope", "usages.list"
 SIZES = ("Standard_D4s_v5", "Standard_D2as_v5")
 
 
-def told(provider: AzureProvider, spec: Spec | None = None) -> list[tuple[Market, str]]:
-    return [(one.market, one.machine_type) for one in provider.offers(spec or Spec())]
+def offered(provider: AzureProvider, spec: Spec | None = None) -> list[tuple[Market, str]]:
+    return [(offer.market, offer.machine_type) for offer in provider.offers(spec or Spec())]
 
 
 def test_what_does_not_fit_a_quota_is_not_offered(
@@ -25,7 +25,7 @@ def test_what_does_not_fit_a_quota_is_not_offered(
 ) -> None:
     provider = azure.provider(machine_types=SIZES, zones=(), spot="prefer")
     azure.cloud.quotas[HERE] |= {"standardDSv5Family": 2, "lowPriorityCores": 3}
-    assert told(provider) == [(Market.SPOT, SIZES[1]), (Market.ON_DEMAND, SIZES[1])]
+    assert offered(provider) == [(Market.SPOT, SIZES[1]), (Market.ON_DEMAND, SIZES[1])]
     assert "standardDSv5Family 0 of 2: one VM needs 4" in caplog.text
     assert "lowPriorityCores 0 of 3: one VM needs 4" in caplog.text
 
@@ -38,9 +38,9 @@ def test_a_location_without_public_addresses_is_not_offered(azure: Microsoft) ->
     azure.clock.advance(FITS)
     with pytest.raises(QuotaExceeded, match="PublicIPAddresses 1 of 1: one VM needs 1"):
         provider.offers(Spec())
-    assert told(azure.provider(zones=(), address="private"))
+    assert offered(azure.provider(zones=(), address="private"))
     azure.cloud.faults.deny("usages.list")  # with a role that may read neither
-    assert told(azure.provider(zones=()))
+    assert offered(azure.provider(zones=()))
 
 
 def test_each_reason_is_told_when_nothing_fits(azure: Microsoft) -> None:
@@ -62,7 +62,7 @@ def test_a_quota_that_is_free_again_is_seen(azure: Microsoft) -> None:
         provider.offers(Spec())
     provider.delete([ref])
     azure.clock.advance(FULL)
-    assert told(provider) == [(Market.ON_DEMAND, "Standard_D2s_v5")]
+    assert offered(provider) == [(Market.ON_DEMAND, "Standard_D2s_v5")]
 
 
 def test_usages_are_asked_for_seldom(azure: Microsoft) -> None:
@@ -87,7 +87,7 @@ def test_a_refusal_for_a_quota_is_looked_into(azure: Microsoft) -> None:
     with pytest.raises(QuotaExceeded):
         provider.create(order)
     azure.clock.advance(121)  # the pool is left out no more
-    assert told(provider) == [(Market.ON_DEMAND, SIZES[1])]
+    assert offered(provider) == [(Market.ON_DEMAND, SIZES[1])]
     assert azure.cloud.count(USAGES) == 4
 
 

@@ -16,7 +16,7 @@ SUBMIT = "virtualMachinesSubmitDeallocate"
 
 
 def found(azure: Microsoft) -> Finding:
-    (finding,) = [one for one in azure.provider().check() if one.check == "schedule"]
+    (finding,) = [finding for finding in azure.provider().check() if finding.check == "schedule"]
     return finding
 
 
@@ -31,7 +31,7 @@ def unguarded(azure: Microsoft) -> dict[str, Level]:
     provider = azure.provider()
     with contextlib.suppress(ProviderError):
         provider.offers(Spec())
-    return {one.check: one.level for one in provider.unguarded()}
+    return {finding.check: finding.level for finding in provider.unguarded()}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def types(provider: AzureProvider) -> list[str]:
 
 
 def levels(provider: AzureProvider) -> list[Level]:
-    return [one.level for one in provider.check() if one.check == "machine types"]
+    return [finding.level for finding in provider.check() if finding.check == "machine types"]
 
 
 def test_a_size_that_boots_no_image_is_not_offered(azure: Microsoft) -> None:
@@ -52,11 +52,17 @@ def test_an_image_of_a_gallery_boots_on_either_disk(
     provider = azure.provider(machine_types=(size,), image=azure.site.version)
     order = make_order(provider)
     provider.create(order)
-    sent = [one.resource for one in azure.cloud.requests if one.action == "virtualMachines.put"]
+    sent = [
+        request.resource
+        for request in azure.cloud.requests
+        if request.action == "virtualMachines.put"
+    ]
     assert sent[0]["properties"]["storageProfile"].get("diskControllerType") == controller
     # Another process that sends the identical order, and knows nothing of sizes.
     azure.provider(machine_types=(size,), image=azure.site.version).create(order)
-    again = [one.body for one in azure.cloud.requests if one.action == "virtualMachines.put"]
+    again = [
+        request.body for request in azure.cloud.requests if request.action == "virtualMachines.put"
+    ]
     assert again[0] == again[1]
 
 
@@ -84,5 +90,5 @@ def test_an_ephemeral_disk_of_the_sixth_generation_is_on_nvme(azure: Microsoft) 
 
 def test_a_size_in_another_case_has_its_price(azure: Microsoft) -> None:
     azure.cloud.prices = [price("westeurope", OLD, 0.1)]
-    (told,) = azure.provider(machine_types=(OLD.upper(),)).told_prices().values()
-    assert told[OLD] == 0.1
+    (told_price,) = azure.provider(machine_types=(OLD.upper(),)).told_prices().values()
+    assert told_price[OLD] == 0.1

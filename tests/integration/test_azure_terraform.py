@@ -48,7 +48,7 @@ def made(module: dict[str, Any]) -> dict[str, Any]:
 def test_each_provider_is_of_one_major_version(module: dict[str, Any]) -> None:
     (needed,) = (block["required_providers"][0] for block in module["terraform"])
     assert needed.keys() == {"azurerm"}
-    assert all(re.fullmatch(r"~> \d+\.\d+", one["version"]) for one in needed.values())
+    assert all(re.fullmatch(r"~> \d+\.\d+", provider["version"]) for provider in needed.values())
 
 
 def test_the_network_lets_nobody_in_but_vmrunner(made: dict[str, Any]) -> None:
@@ -79,8 +79,8 @@ def test_roles_are_given_no_further_than_they_reach(made: dict[str, Any]) -> Non
     scope = 'pair[1] == "vmrunner" ? azurerm_resource_group.builds.id : data.azurerm_subscription'
     assert scope in text
     for name in ("vmrunner", "guard", "sign"):
-        (said,) = made[f"role_definition.{name}"]["permissions"]
-        assert said.keys() == {"actions"}
+        (permissions,) = made[f"role_definition.{name}"]["permissions"]
+        assert permissions.keys() == {"actions"}
     assert {path.stem for path in (DEPLOY / "roles").glob("*.json")} == {
         "guard", "sign", "subscription", "vmrunner",
     }  # fmt: skip
@@ -108,8 +108,8 @@ def test_nothing_is_counted_by_what_the_same_apply_makes(made: dict[str, Any]) -
 
 def test_the_function_is_told_what_its_code_reads(made: dict[str, Any]) -> None:
     app = made["function_app_flex_consumption.guard"]
-    told = set(re.findall(r"^ +(VMRUNNER_\w+) ", guard.__doc__ or "", re.MULTILINE))
-    assert set(app["app_settings"]) == told
+    variables = set(re.findall(r"^ +(VMRUNNER_\w+) ", guard.__doc__ or "", re.MULTILINE))
+    assert set(app["app_settings"]) == variables
     assert app["app_settings"]["VMRUNNER_RESOURCE_GROUP"] == "${azurerm_resource_group.builds.name}"
     assert app["tags"].count('"vmrunner:roles" = "build, pool, image"') == 1
     assert set(guard.ROLES) == {"build", "pool", "image"}
@@ -126,8 +126,8 @@ def test_the_code_goes_where_this_plan_takes_it(made: dict[str, Any]) -> None:
         "${azurerm_function_app_flex_consumption.guard.id}",
         "${local.version}",  # or a change is never published
     ]
-    (said,) = code["provisioner"]
-    command = shlex.split(said["local-exec"]["command"])
+    (provisioner,) = code["provisioner"]
+    command = shlex.split(provisioner["local-exec"]["command"])
     assert command[:2] == ["python3", "${path.module}/../publish.py"]
     assert len(command) == 5
     assert (MODULE / "../publish.py").exists()
@@ -206,9 +206,9 @@ def denied(resource: Mapping[str, Any]) -> bool:
 
 def _holds(rule: Mapping[str, Any], resource: Mapping[str, Any]) -> bool:
     if "allOf" in rule:
-        return all(_holds(one, resource) for one in rule["allOf"])
+        return all(_holds(condition, resource) for condition in rule["allOf"])
     if "anyOf" in rule:
-        return any(_holds(one, resource) for one in rule["anyOf"])
+        return any(_holds(condition, resource) for condition in rule["anyOf"])
     tag = re.fullmatch(r"tags\['(.+)'\]", rule["field"])
     value = resource["tags"].get(tag[1]) if tag else resource[rule["field"]]
     if "exists" in rule:
@@ -224,7 +224,7 @@ def test_only_untagged_vms_are_denied(made: dict[str, Any]) -> None:
     for missing in whole:
         tags = {name: value for name, value in whole.items() if name != missing}
         assert denied({"type": machine, "tags": tags})
-    wish = ImageRequest(
+    request = ImageRequest(
         image="im-1",
         builder="vm-1",
         installation=INSTALLATION,
@@ -236,7 +236,7 @@ def test_only_untagged_vms_are_denied(made: dict[str, Any]) -> None:
         deadline=1.0,
         max_ttl=3600.0,
     )
-    ours = tags_of(wish.order(Scope("azure", "s", "g"), "Standard_D2s_v5"))
+    ours = tags_of(request.order(Scope("azure", "s", "g"), "Standard_D2s_v5"))
     assert not denied({"type": machine, "tags": ours})  # a build's are the same
     bound = made["resource_group_policy_assignment.untagged"]
     assert bound["resource_group_id"] == "${azurerm_resource_group.builds.id}"

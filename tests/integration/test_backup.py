@@ -95,7 +95,7 @@ def test_all_of_it_comes_back_elsewhere(new: New, place: Place, tmp_path: Path) 
     assert now.generation != was.generation
     assert now.paused, "what waited then may have run since"
     now.actions.add("me", "undrain", "all", 2.0)
-    assert [one.verb for one in now.actions.latest()] == ["undrain", "drain"]
+    assert [action.verb for action in now.actions.latest()] == ["undrain", "drain"]
 
 
 def test_vms_born_since_are_not_of_its_generation(new: New, place: Place, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_a_row_never_lacks_its_object(new: New, place: Place, tmp_path: Path) ->
     other = new("second")
     other.restore(tmp_path / "backup")
     assert other.ledger.objects.get(extra).state is ObjectState.DELETING
-    rows = [one for one, _ in other.ledger.objects.page("")]
-    assert {one.name for one in rows if one.state is ObjectState.STORED} == set(other.store.names())
+    rows = [stored for stored, _ in other.ledger.objects.page("")]
+    assert {row.name for row in rows if row.state is ObjectState.STORED} == set(other.store.names())
 
 
 @on_sqlite
@@ -340,8 +340,8 @@ def test_a_backup_of_an_earlier_version_is_upgraded(tmp_path: Path) -> None:
         "objects_sha256": digest_of(source / "objects.jsonl"),
     }  # fmt: skip
 
-    def write(said: dict[str, Any]) -> None:
-        text = BackupManifest.model_validate(said).with_checksum().model_dump_json()
+    def write(options: dict[str, Any]) -> None:
+        text = BackupManifest.model_validate(options).with_checksum().model_dump_json()
         (source / "manifest.json").write_text(text)
 
     write(manifest)

@@ -161,40 +161,42 @@ KNOWN_BEFOREHAND = [
 ]
 
 beforehand = pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     KNOWN_BEFOREHAND,
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
 
 
 @beforehand
-def test_what_can_be_known_beforehand(run: Run, home: Path, argv: list[str], said: str) -> None:
-    assert refused(run, "run", *argv).startswith(said)
+def test_what_can_be_known_beforehand(run: Run, home: Path, argv: list[str], message: str) -> None:
+    assert refused(run, "run", *argv).startswith(message)
     assert_nothing(home)
 
 
 @beforehand
-def test_bad_input_makes_no_image_first(run: Run, home: Path, argv: list[str], said: str) -> None:
+def test_bad_input_makes_no_image_first(
+    run: Run, home: Path, argv: list[str], message: str
+) -> None:
     """The same with an image that an upgrade made stale: `home` forbids to build one."""
     cache = home / "cache/vmrunner"
     shutil.rmtree(cache / "images")
     image(cache)
-    assert refused(run, "run", *argv).startswith(said)
+    assert refused(run, "run", *argv).startswith(message)
     assert_nothing(home)
 
 
-@pytest.mark.parametrize("manner", [(), ("--dry-run",)])
-def test_a_bad_git_ref(run: Run, home: Path, manner: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_bad_git_ref(run: Run, home: Path, options: tuple[str, ...]) -> None:
     repository = home / "repo"
-    who = ["-c", "user.name=x", "-c", "user.email=x@x"]
-    commit = ["-C", str(repository), *who, "commit", "-q", "--allow-empty", "-m", "x"]
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    commit = ["-C", str(repository), *identity, "commit", "-q", "--allow-empty", "-m", "x"]
     for argv in (["init", "-q", str(repository)], commit):
         subprocess.run(["git", *argv], check=True)
-    said = refused(run, "run", *manner, "--source", f"git+file://{repository}@nope", *CMD)
-    assert said.startswith(f"source: file://{repository} has no 'nope'")
-    assert "name a branch, a tag or a commit" in said
-    said = refused(run, "run", *manner, "--source", "git+file:///nope@main", *CMD)
-    assert "cannot be fetched" in said
+    message = refused(run, "run", *options, "--source", f"git+file://{repository}@nope", *CMD)
+    assert message.startswith(f"source: file://{repository} has no 'nope'")
+    assert "name a branch, a tag or a commit" in message
+    message = refused(run, "run", *options, "--source", "git+file:///nope@main", *CMD)
+    assert "cannot be fetched" in message
     assert_nothing(home)
 
 
@@ -215,14 +217,14 @@ def test_a_full_disk_while_the_source_is_packed(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vmrunner.lib.archive.files.pack", full)
-    said = refused(run, "run", "--source", "source", *CMD)
-    assert said.startswith("source: ")
-    assert "No space left on device" in said
+    message = refused(run, "run", "--source", "source", *CMD)
+    assert message.startswith("source: ")
+    assert "No space left on device" in message
     assert_nothing(home)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[limits]\nmax_tll = '1h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
         (
@@ -233,21 +235,21 @@ def test_a_full_disk_while_the_source_is_packed(
         ("limits = ", "not valid TOML"),
     ],
 )
-def test_a_bad_configuration(run: Run, home: Path, text: str, said: str) -> None:
+def test_a_bad_configuration(run: Run, home: Path, text: str, message: str) -> None:
     file = home / "vmrunner.toml"
     file.write_text(text)
     for argv, code in ((("run", *CMD), 125), (("ps",), 2)):
         line = refused(run, *argv, code=code)
         assert str(file) in line
-        assert said in line
+        assert message in line
     file.unlink()
     assert_nothing(home)
 
 
 def test_a_bad_job_file(run: Run, home: Path) -> None:
     (home / "j.yml").write_text("jobs:\n  test:\n    steps: [make]\n    timeuot: 3m\n")
-    said = refused(run, "run", "-f", "j.yml", "test")
-    assert said == "j.yml:4: jobs.test.timeuot: no such key (did you mean 'timeout'?)"
+    message = refused(run, "run", "-f", "j.yml", "test")
+    assert message == "j.yml:4: jobs.test.timeuot: no such key (did you mean 'timeout'?)"
     (home / "j.yml").write_text("jobs: {test: {steps: [make]}}")
     assert refused(run, "run", "-f", "j.yml", "tset").startswith("job: no job 'tset' in j.yml")
     assert_nothing(home)
@@ -264,9 +266,9 @@ def test_an_image_with_gvisor_is_taken(run: Run, home: Path) -> None:
 def test_a_corrupt_image(run: Run, home: Path) -> None:
     directory = next((home / "cache/vmrunner/images").iterdir())
     (directory / "disk.qcow2").write_bytes(b"short")
-    said = refused(run, "run", *CMD)
-    assert said.startswith(f"image: {directory.name} is damaged: disk.qcow2 has 5 bytes, not 10")
-    assert "vmrunner image build" in said
+    message = refused(run, "run", *CMD)
+    assert message.startswith(f"image: {directory.name} is damaged: disk.qcow2 has 5 bytes, not 10")
+    assert "vmrunner image build" in message
     assert_nothing(home)
 
 
@@ -277,8 +279,8 @@ def test_without_qemu(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "find",
         lambda program: None if program == launch_plan.emulator() else found(program),
     )
-    said = refused(run, "run", *CMD)
-    assert said.startswith(
+    message = refused(run, "run", *CMD)
+    assert message.startswith(
         f"provider local: {launch_plan.emulator()} is not installed (apt install "
     )
     assert_nothing(home)
@@ -298,16 +300,16 @@ def test_a_database_that_cannot_be_used(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VMRUNNER_DATABASE_URL", "mysql://u:hunter2@h/x")
-    said = refused(run, "ps", code=2)
-    assert said.startswith("database.url: ")
-    assert "hunter2" not in said
+    message = refused(run, "ps", code=2)
+    assert message.startswith("database.url: ")
+    assert "hunter2" not in message
 
 
 def test_a_wrong_installation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("ps")[0] == 0
     another = str(uuid.uuid4())
     monkeypatch.setenv("VMRUNNER_INSTALLATION", another)
-    said = refused(run, "ps", code=2)
-    assert f"installation is {another}, but the ledger belongs to" in said
+    message = refused(run, "ps", code=2)
+    assert f"installation is {another}, but the ledger belongs to" in message
     monkeypatch.setenv("VMRUNNER_INSTALLATION", another[:-1])
     assert "not a UUID (it lies beside the ledger" in refused(run, "reap", code=2)

@@ -38,7 +38,7 @@ class Porter:
             except OSError:
                 return
             self.taken.append(connection)
-            self.most = max(self.most, sum(not closed(one) for one in self.taken))
+            self.most = max(self.most, sum(not closed(connection) for connection in self.taken))
             if len(self.taken) >= self._speaks:
                 threading.Timer(self._after, self._speak, [connection]).start()
 
@@ -49,8 +49,8 @@ class Porter:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(30)
-        for one in self.taken:
-            one.close()
+        for connection in self.taken:
+            connection.close()
 
 
 def closed(connection: socket.socket) -> bool:
@@ -95,11 +95,15 @@ def test_a_connection_that_was_lost_holds_nothing_up(porters: ExitStack, speaks:
         assert found.gettimeout() is None
         assert found.recv(100) == WORD, "what it said stays to be read"
         assert found.getpeername() == door.address
-        others = [one for one in door.taken if one.getpeername() != found.getsockname()]
+        others = [
+            connection
+            for connection in door.taken
+            if connection.getpeername() != found.getsockname()
+        ]
         assert len(others) >= speaks - 1
-        for one in others:
-            one.settimeout(10)
-            assert not one.recv(1), "the others are hung up on"
+        for connection in others:
+            connection.settimeout(10)
+            assert not connection.recv(1), "the others are hung up on"
     assert door.most <= banner_probe.CONNECTIONS
 
 
@@ -175,20 +179,20 @@ def test_nobody_is_there() -> None:
 def test_first_refused_then_silent_is_told_as_silent() -> None:
     address = Address("127.0.0.1", free_port())
     probe = BannerProbe(address)
-    told: list[str] = []
+    messages: list[str] = []
 
     def waits() -> None:
         try:
             probe.first_word(until=time.monotonic() + 3)
         except banner_probe.Unreachable as error:
-            told.append(str(error))
+            messages.append(str(error))
 
     thread = threading.Thread(target=waits)
     thread.start()
     wait_for(lambda: "refused" in probe._why)
     with socket.create_server(address):
         thread.join(30)
-    assert told == [f"no SSH to {address}: the port answers, SSH does not"]
+    assert messages == [f"no SSH to {address}: the port answers, SSH does not"]
 
 
 @pytest.mark.parametrize("early", [True, False])

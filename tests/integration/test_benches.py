@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_engines_bench_runs() -> None:
     command = [sys.executable, "-m", "bench.engine", "--builds", "4", "--at-once", "4"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert "lives" in told.stdout, told.stderr
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "lives" in done.stdout, done.stderr
 
 
 def test_a_small_day_keeps_its_promises_twice_alike() -> None:
@@ -23,10 +23,10 @@ def test_a_small_day_keeps_its_promises_twice_alike() -> None:
     ]  # fmt: skip
     befell = []
     for _ in range(2):
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert told.stdout.endswith("survivors=0 murders=0 doubles=0 forgotten=0\n")
-        befell.append(told.stdout.partition("┏")[0])
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.endswith("survivors=0 murders=0 doubles=0 forgotten=0\n")
+        befell.append(done.stdout.partition("┏")[0])
     assert "1 killed nodes" in befell[0]
     assert "1 restarts of the database" in befell[0]
     assert befell[0] == befell[1]

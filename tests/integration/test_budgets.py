@@ -76,8 +76,8 @@ def over(ledger: Ledger, name: str, now: float, *, lived: bool = True) -> None:
     """The build ends, and its VM is gone."""
     if lived:
         ledger.instances.record([(f"vm-{name}", 1, ref(f"i-{name}"))], now)
-    said = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
-    ledger.builds.finish(f"b-{name}", epoch=1, now=now, death=Death.DONE, **said)
+    values = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
+    ledger.builds.finish(f"b-{name}", epoch=1, now=now, death=Death.DONE, **values)
     assert ledger.instances.close(f"vm-{name}", epoch=2, death=Death.DONE, now=now)
 
 
@@ -101,21 +101,21 @@ def test_a_tenant_is_not_told_what_others_cost(ledger: Ledger) -> None:
     """A budget that pays for its builds alone tells all."""
     team = replace(DAILY, match={"team": "a"})
     ledger.budgets.declare([replace(DAILY, usd=0.5), replace(team, usd=0.4)], NOON)
-    asked = wished(ledger, "1", labels={"team": "a"})
+    request = wished(ledger, "1", labels={"team": "a"})
 
-    def told(**labels: str) -> str:
+    def refusal(**labels: str) -> str:
         tenant = Principal(actor="token:t", scopes=frozenset(), labels=labels).tenant
-        started = ledger.instances.start([replace(asked, tenant=tenant)], until=9e9)
+        started = ledger.instances.start([replace(request, tenant=tenant)], until=9e9)
         return started.over_budget["vm-1"]
 
-    assert "of $0.50" in told()
-    assert told(team="a") == (
+    assert "of $0.50" in refusal()
+    assert refusal(team="a") == (
         "budget day: too little is left for 2026-11-27, and this VM may cost $1.00 until its "
         "deadline; a shorter ttl holds less"
     )
     ledger.budgets.declare([replace(team, usd=0.4)], NOON)
-    assert "of $0.40" in told(team="a")
-    assert "$0.40" not in told(team="a", user="x")
+    assert "of $0.40" in refusal(team="a")
+    assert "$0.40" not in refusal(team="a", user="x")
 
 
 def test_a_vm_that_is_gone_holds_what_it_cost(ledger: Ledger) -> None:
@@ -180,7 +180,7 @@ def test_ones_own_machine_needs_no_money(ledger: Ledger) -> None:
 def test_one_that_warns_lets_in_and_says_so(ledger: Ledger) -> None:
     ledger.budgets.declare([replace(DAILY, usd=0.5, action=BudgetAction.WARN)], NOON)
     assert let_in(ledger, wished(ledger, "1")) == 1
-    [event] = [one for one in ledger.events.list("b-1") if one.kind == EventKind.BUDGET]
+    [event] = [event for event in ledger.events.list("b-1") if event.kind == EventKind.BUDGET]
     assert event.data["budget"] == "day warn"
     assert "may cost $1.00" in str(event.data["message"])
 
@@ -189,7 +189,7 @@ def test_one_warns_and_another_refuses_later(ledger: Ledger) -> None:
     warns = replace(DAILY, usd=0.5, action=BudgetAction.WARN)
     ledger.budgets.declare([replace(DAILY, usd=1.0), warns], NOON)
     assert let_in(ledger, wished(ledger, "1")) == 1
-    assert EventKind.BUDGET in {one.kind for one in ledger.events.list("b-1")}
+    assert EventKind.BUDGET in {event.kind for event in ledger.events.list("b-1")}
     assert let_in(ledger, wished(ledger, "2")) == 0
 
 
@@ -264,7 +264,7 @@ def filled(ledger: Ledger, name: str) -> bool:
     order, _ = orders(ledger).for_pool(POOL, name, OFFER, new.deadline)
     request = LaunchRequest(build_id=None, seen_epoch=0, instance=new, order=order, access=ACCESS)
     started = ledger.instances.start([request], until=9e9)
-    ledger.instances.record([(one.id, 1, ref(one.id)) for _, one in started], NOON)
+    ledger.instances.record([(row.id, 1, ref(row.id)) for _, row in started], NOON)
     return bool(started) and ledger.pools.ready(name, epoch=1, now=NOON)
 
 
@@ -280,15 +280,15 @@ def test_a_claim_needs_money_of_its_builds_budgets(ledger: Ledger) -> None:
     assert filled(ledger, "vm-1")
     build = submitted(ledger, "b-1", labels={"team": "a"}, ttl=HOUR)
     vm = ledger.instances.get("vm-1")
-    said: Any = {
+    changes: Any = {
         "generation": ledger.generation, "owner": "e-1", "until": 9e9, "started": NOON,
         "now": NOON + 900,
     }  # fmt: skip
     with pytest.raises(OverBudget, match=r"day team=a: of \$0.50 .* may cost \$1.25"):
-        ledger.pools.claim(build, vm, **said)
+        ledger.pools.claim(build, vm, **changes)
     assert ledger.instances.get("vm-1").build is None
     ledger.budgets.declare([DAILY, TEAM], NOON)
-    assert ledger.pools.claim(build, vm, **said) is not None
+    assert ledger.pools.claim(build, vm, **changes) is not None
     assert held(ledger) == {"day": 1.25, "day team=a": 1.25}
 
 
@@ -329,8 +329,8 @@ def test_a_new_limit_counts_what_its_actor_has(ledger: Ledger) -> None:
 def nodes(url: str, data_dir: Path) -> Iterator[list[Ledger]]:
     with ExitStack() as stack:
         opened = [Ledger.open(url, data_dir=data_dir) for _ in range(8)]
-        for one in opened:
-            stack.callback(one.close)
+        for node in opened:
+            stack.callback(node.close)
         yield opened
 
 
@@ -348,8 +348,8 @@ def test_eight_at_once_overdraw_nothing(nodes: list[Ledger]) -> None:
 
     def race(node: Ledger, launches: list[LaunchRequest]) -> None:
         ready.wait()
-        for one in launches:
-            won.extend(node.instances.start([one], until=9e9))
+        for request in launches:
+            won.extend(node.instances.start([request], until=9e9))
 
     threads = [threading.Thread(target=race, args=pair) for pair in zip(nodes, wishes, strict=True)]
     for thread in threads:

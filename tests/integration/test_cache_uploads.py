@@ -43,8 +43,8 @@ class Host:
     def brought(self, build: str, size: int, key: str = "k", tenant: str = "local") -> None:
         """A build that succeeded, and its packed cache."""
         rule = CacheRule(key=key, path="/cache")
-        wish = spec(caches=(rule,))
-        row, _ = self.ledger.builds.submit(wish, id=build, now=time.time(), tenant=tenant)
+        request = spec(caches=(rule,))
+        row, _ = self.ledger.builds.submit(request, id=build, now=time.time(), tenant=tenant)
         file = self.transfer.file(row, 0, size)
         file.write_bytes(build.encode().ljust(size))
         self.ledger.builds.finish(
@@ -60,9 +60,9 @@ class Host:
         return found
 
     def saved(self) -> set[str]:
-        return {one.build for one in self.ledger.caches.list()}
+        return {cache.build for cache in self.ledger.caches.list()}
 
-    def told(self, build: str) -> list[str]:
+    def cache_outcomes(self, build: str) -> list[str]:
         events = [e.data for e in self.ledger.events.list(build) if e.kind == "cache"]
         return [f"{data['outcome']}: {data.get('message', '')}" for data in events]
 
@@ -122,8 +122,8 @@ def test_what_a_tenant_let_go_is_bounded_too(host: Host) -> None:
         host.brought(build, 40 * KIB)
         host.uploader.run()
     assert host.saved() == {"b-3"}
-    assert "not_saved: 80.0 KiB" in host.told("b-4")[0]
-    assert sum(one.size for one, _ in host.ledger.objects.page("")) == 120 * KIB
+    assert "not_saved: 80.0 KiB" in host.cache_outcomes("b-4")[0]
+    assert sum(stored.size for stored, _ in host.ledger.objects.page("")) == 120 * KIB
     host.brought("b-5", 40 * KIB, tenant="another")
     host.uploader.run()
     assert host.saved() == {"b-3", "b-5"}

@@ -67,8 +67,8 @@ class Shelf:
         self.count += 1
         name = f"b-{self.count}"
         rules = rules or (self.rule(),)
-        wish = spec(labels=labels, caches=rules)
-        row, _ = self.ledger.builds.submit(wish, id=name, now=time.time(), tenant=tenant)
+        request = spec(labels=labels, caches=rules)
+        row, _ = self.ledger.builds.submit(request, id=name, now=time.time(), tenant=tenant)
         self.build = row
         return self.world.session(
             script,
@@ -101,13 +101,13 @@ class Shelf:
             caches=self.transfer,
         ).run()
 
-    def told(self) -> list[Mapping[str, Any]]:
+    def cache_events(self) -> list[Mapping[str, Any]]:
         """What the session, and later the uploader, told of caches."""
         events = [e.data for e in self.ledger.events.list(self.build.id) if e.kind == "cache"]
         return [data for kind, data in self.world.record.events if kind == "cache"] + events
 
     def outcomes(self) -> list[str]:
-        return [str(data["outcome"]) for data in self.told()]
+        return [str(data["outcome"]) for data in self.cache_events()]
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_what_one_build_leaves_the_next_one_has(shelf: Shelf) -> None:
     assert shelf.run(SHOW, env=env).result is Result.SUCCESS
     assert shelf.world.log == b"first\n"
     assert shelf.outcomes() == ["restored"]
-    assert shelf.told()[0]["key"] == "k"
+    assert shelf.cache_events()[0]["key"] == "k"
 
 
 def test_a_failed_build_saves_nothing(shelf: Shelf) -> None:
@@ -172,8 +172,13 @@ def test_a_fallback_gives_the_newest_and_the_key_is_saved(shelf: Shelf) -> None:
     shelf.run(SHOW, shelf.rule("pip-4", "gem-", "pip-"), env=env)
     assert shelf.world.log == b"pip-2\n"
     assert shelf.outcomes() == ["restored", "saved"]
-    assert shelf.told()[0]["key"] == "pip-2"
-    assert {one.key for one in shelf.ledger.caches.list()} == {"pip-1", "pip-2", "npm-3", "pip-4"}
+    assert shelf.cache_events()[0]["key"] == "pip-2"
+    assert {cache.key for cache in shelf.ledger.caches.list()} == {
+        "pip-1",
+        "pip-2",
+        "npm-3",
+        "pip-4",
+    }
 
 
 def test_a_branch_reads_mains_and_main_never_a_branchs(shelf: Shelf) -> None:
@@ -218,7 +223,7 @@ def test_a_store_that_is_away_costs_the_cache_alone(shelf: Shelf) -> None:
     away, shelf.store_url = shelf.store_url, "file:///proc/nowhere"
     assert shelf.run(SHOW + "; " + fill("two"), env=env).result is Result.SUCCESS
     assert (shelf.world.log, shelf.outcomes()) == (b"nothing\n", ["not_restored", "not_saved"])
-    assert "later" in shelf.told()[-1]["message"]
+    assert "later" in shelf.cache_events()[-1]["message"]
     shelf.store_url = away
     shelf.upload()
     assert shelf.outcomes()[-1] == "saved"
@@ -237,9 +242,9 @@ def test_two_builds_that_save_one_key_leave_one_whole_cache(shelf: Shelf) -> Non
         shelf.finish(end)
     shelf.upload()
     (kept,) = shelf.ledger.caches.list()
-    objects = [one for one, _ in shelf.ledger.objects.page("")]
+    objects = [stored for stored, _ in shelf.ledger.objects.page("")]
     assert len(objects) == 2
-    assert [one.name for one, used in shelf.ledger.objects.page("") if used] == [kept.object]
+    assert [stored.name for stored, used in shelf.ledger.objects.page("") if used] == [kept.object]
     shelf.run(SHOW, env=env)
     assert shelf.world.log == b"two\n"
 
@@ -249,7 +254,7 @@ def test_one_that_is_too_large_costs_no_success(shelf: Shelf) -> None:
     script = "mkdir -p $CACHED && head -c 200000 /dev/zero >$CACHED/file"
     assert shelf.run(script, env={"CACHED": shelf.path}).result is Result.SUCCESS
     assert shelf.outcomes() == ["missed", "not_saved"]
-    assert "larger than" in shelf.told()[-1]["message"]
+    assert "larger than" in shelf.cache_events()[-1]["message"]
 
 
 def test_gc_takes_what_no_cache_points_at(shelf: Shelf) -> None:
@@ -273,7 +278,7 @@ def test_no_secret_is_in_what_is_told_of_a_cache(shelf: Shelf) -> None:
     failing = "caches.pack = lambda *_, **__: open('/nowhere/s3cr3t-word')"
     shelf.world.guest.set(f"{NO_WALL}; {failing}")
     shelf.run(fill("x"), env={"CACHED": shelf.path}, secrets={"TOKEN": b"s3cr3t-word"})
-    assert shelf.told()[-1]["message"].endswith("'/nowhere/***'")
+    assert shelf.cache_events()[-1]["message"].endswith("'/nowhere/***'")
 
 
 # --- hostile VMs ---------------------------------------------------------------------------------
@@ -288,7 +293,7 @@ def lie(shelf: Shelf, answer: str) -> End:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         ("cat /dev/zero", "sent more than"),
         ("echo short", "less than it had said"),
@@ -296,12 +301,12 @@ def lie(shelf: Shelf, answer: str) -> End:
     ],
 )
 def test_a_vm_that_lies_about_its_cache_costs_the_cache(
-    shelf: Shelf, answer: str, told: str
+    shelf: Shelf, answer: str, message: str
 ) -> None:
     end = lie(shelf, answer)
     assert end.result is Result.SUCCESS
     assert shelf.outcomes() == ["missed", "not_saved"]
-    assert told in shelf.told()[-1]["message"]
+    assert message in shelf.cache_events()[-1]["message"]
     assert list(shelf.place.glob("*")) == []
 
 
@@ -324,7 +329,7 @@ def test_a_vm_that_stalls_is_not_waited_for_long(
     monkeypatch.setattr(module, "TICK", 0.2)
     end = lie(shelf, "exec sleep 100")
     assert end.result is Result.SUCCESS
-    assert "took too long" in shelf.told()[-1]["message"]
+    assert "took too long" in shelf.cache_events()[-1]["message"]
 
 
 def test_a_connection_lost_while_saving_costs_the_cache(shelf: Shelf) -> None:
@@ -358,7 +363,7 @@ def test_an_image_without_caches_runs_the_build(shelf: Shelf) -> None:
     shelf.world.guest.set(OLDER)
     assert shelf.run(SHOW, env=env).result is Result.SUCCESS
     assert shelf.world.log == b"nothing\n"
-    assert "image" in shelf.told()[0]["message"]
+    assert "image" in shelf.cache_events()[0]["message"]
 
 
 def test_a_connection_lost_amid_the_steps_costs_no_cache(shelf: Shelf) -> None:

@@ -80,11 +80,11 @@ def test_json_has_stdout_to_itself(anywhere: Cli, home: Path) -> None:
 
 def test_artifacts_are_copied_where_they_are_wanted(anywhere: Cli, home: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
-    said = ("run", "-a", "dist/*", "--artifacts-to", "came", "--result-file", "r.json")
-    done = anywhere(*said, *script(*lines))
+    argv = ("run", "-a", "dist/*", "--artifacts-to", "came", "--result-file", "r.json")
+    done = anywhere(*argv, *script(*lines))
     (item,) = json.loads((home / "r.json").read_text())["items"]
     assert item["artifacts_back"], "the result tells what came back"
-    assert all(set(one) == {"path", "size"} for one in item["artifacts_back"])
+    assert all(set(returned) == {"path", "size"} for returned in item["artifacts_back"])
     assert (home / "came/dist/a.whl").read_text() == "wheel"
     build = done.last[3]
     listed = anywhere("artifacts", "ls", build, "-o", "json").items
@@ -108,9 +108,9 @@ def test_dry_run_tells_labels_and_variables(anywhere: Cli, home: Path) -> None:
     argv = ("run", "--dry-run", "-f", "j.yml", "a", "-l", "why=a b", "-e", "N=1\n2")
     (spec,) = anywhere(*argv, "-o", "json").items
     assert (spec["labels"], spec["env"]) == ({"team": "core", "why": "a b"}, {"N": "1\n2"})
-    told = dict(line.split(maxsplit=1) for line in anywhere(*argv).out.decode().splitlines())
-    assert told["labels"] == "team=core 'why=a b'"
-    assert told["env"].startswith("'N=1")
+    lines = dict(line.split(maxsplit=1) for line in anywhere(*argv).out.decode().splitlines())
+    assert lines["labels"] == "team=core 'why=a b'"
+    assert lines["env"].startswith("'N=1")
     assert "labels" not in anywhere("run", "--dry-run", "--", "make").out.decode()
 
 

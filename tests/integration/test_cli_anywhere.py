@@ -124,13 +124,13 @@ def test_the_page_shows_who_sees_all_the_cloud_beside_vms(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with service(tmp_path) as http:
-        ledger, asked = http.app.ledger, []
+        ledger, looks = http.app.ledger, []
         for n in range(2):
             running(ledger, f"b-{n}", f"vm-{n}")
         found = clouds(ledger)
 
         def counted(*_: object) -> CloudView:
-            asked.append(1)
+            looks.append(1)
             return found()
 
         monkeypatch.setattr("vmrunner.services.fleet.look", counted)
@@ -140,12 +140,12 @@ def test_the_page_shows_who_sees_all_the_cloud_beside_vms(
             assert word in text
         assert "nothing in the ledger names it" in text
         assert "not seen" in client.get("/vms").text
-        assert len(asked) == 1, "one look for all who see the page"
+        assert len(looks) == 1, "one look for all who see the page"
         shown = tenant.get("/vms").text
         assert "No VM is there." in shown
         assert "i-stray" not in shown
         refused = tenant.get(f"{API}/instances", params={"cloud": True})
-        assert (refused.status_code, len(asked)) == (403, 1)
+        assert (refused.status_code, len(looks)) == (403, 1)
 
 
 def test_a_build_tells_who_submitted_it(anywhere: Cli, request: pytest.FixtureRequest) -> None:

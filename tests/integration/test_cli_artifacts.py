@@ -55,7 +55,7 @@ def test_a_success_without_its_artifacts_is_a_failure_outside(
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("--artifacts-to", "file/sub"), "artifacts-to: 'file/sub' cannot be written"),
         (("--artifacts-to", "/proc/x"), "artifacts-to: '/proc/x' cannot be written"),
@@ -73,13 +73,13 @@ def test_a_success_without_its_artifacts_is_a_failure_outside(
     ],
 )
 def test_a_place_that_cannot_take_it_is_refused_beforehand(
-    cli: Cli, home: Path, argv: Sequence[str], said: str
+    cli: Cli, home: Path, argv: Sequence[str], message: str
 ) -> None:
     (home / "file").touch()
     (home / "link").symlink_to(home)
     done = cli("run", *argv, *script("exit 0"))
     assert (done.code, cli("ps", "-a", "-o", "json").items) == (125, [])
-    assert said in done.err.decode()
+    assert message in done.err.decode()
 
 
 def test_looking_at_a_place_leaves_nothing_there(cli: Cli, home: Path) -> None:

@@ -222,8 +222,8 @@ def test_escape_keys_count_at_a_lines_begin(keys: bytes, sent: bytes, leaves: bo
     assert EscapeKeys().feed(keys) == (sent, leaves)
     apart, data = EscapeKeys(), b""
     for key in keys:
-        typed, left = apart.feed(bytes([key]))
+        typed, rest = apart.feed(bytes([key]))
         data += typed
-        if left:
+        if rest:
             break
-    assert (data, left) == (sent, leaves)
+    assert (data, rest) == (sent, leaves)

@@ -69,9 +69,9 @@ def test_no_artifacts_name_reaches_a_terminal_as_it_is(
 
 def test_a_name_that_is_no_text_is_shown_and_copied(cli: Cli, home: Path) -> None:
     build = cli("run", *script("artifact a x")).last[3]
-    (there,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
-    raw = os.fsencode(there / "a") + b"\xff"
-    os.rename(there / "a", raw)  # noqa: PTH104
+    (directory,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
+    raw = os.fsencode(directory / "a") + b"\xff"
+    os.rename(directory / "a", raw)  # noqa: PTH104
     for form in ("table", "json", "jsonl"):
         assert cli("artifacts", "ls", build, "-o", form).code == 0
     assert cli("show", build, "-o", "json").items[0]["artifacts_back"][0]["path"] == "a\udcff"
@@ -83,8 +83,8 @@ def test_an_artifact_on_a_terminal_gets_colours_only(
 ) -> None:
     build = cli("run", *script("artifact a x")).last[3]
     evil = b"\x1b[31mred\x1b[0m\x1b]0;owned\x07\x1b[2J\n"
-    (there,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
-    (there / "a").write_bytes(evil)
+    (directory,) = (home / "data/vmrunner/artifacts").glob(f"{build}.*")
+    (directory / "a").write_bytes(evil)
     assert cli("artifacts", "get", build, "a", "--to", "-").out == evil
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert cli("artifacts", "get", build, "a", "--to", "-").out == b"\x1b[31mred\x1b[0m\n"

@@ -73,10 +73,10 @@ def test_a_pool_is_shown_with_every_key(anywhere: Cli, ledger: Ledger) -> None:
 
 def test_what_is_parked_is_had_and_what_parks_is_made(anywhere: Cli, ledger: Ledger) -> None:
     row = waiting(ledger)
-    for to, told in ((InstanceState.PARKING, (0, 1)), (InstanceState.PARKED, (1, 0))):
+    for to, counts in ((InstanceState.PARKING, (0, 1)), (InstanceState.PARKED, (1, 0))):
         assert ledger.pools.park(row.id, epoch=row.epoch, to=to, now=150.0)
         (shown,) = anywhere("pool", "ls", "-o", "json").items
-        assert (shown["have"], shown["making"]) == told
+        assert (shown["have"], shown["making"]) == counts
 
 
 def test_an_empty_pool_without_a_serve_says_so(cli: Cli, ledger: Ledger) -> None:

@@ -97,8 +97,8 @@ def test_artifacts_on_their_way_are_told_and_timed(home: Home) -> None:
     brought = home.root / "brought"
     job = home.job("artifact out.txt x", f"bring {brought}")
     run = home.start("run", "--name", "nightly", "-a", "out.txt", *job)
-    told = read_until(run, b"12.0 MiB of artifacts have come")
-    assert b"collecting (2m00s the last time)" in told
+    output = read_until(run, b"12.0 MiB of artifacts have come")
+    assert b"collecting (2m00s the last time)" in output
     brought.touch()
     finish(run)
     assert run.returncode == 0
@@ -214,10 +214,10 @@ def test_a_build_whose_reader_goes_away_says_so(home: Home) -> None:
     run.stdout.close()
     go.touch()
     assert run.stderr is not None
-    told = run.stderr.read()
+    text = run.stderr.read()
     assert run.wait(60) == 141
     (build,) = home.builds()
-    assert f"vmrunner: the reader of the output went away: {build.id} is cancelled".encode() in told
+    assert f"vmrunner: the reader of the output went away: {build.id} is cancelled".encode() in text
     assert b": the reader of its output went away" in home.run("show", build.id)[1]
 
 

@@ -47,9 +47,9 @@ def test_a_file_that_others_may_write_is_told_once(cli: Cli, home: Path) -> None
     (home / "vmrunner.toml").chmod(0o666)
     shown = cli("config", "show")
     assert shown.code == 0
-    told = [line for line in shown.err.decode().splitlines() if "is not obeyed" in line]
-    assert len(told) == 1
-    assert told[0].startswith(f"vmrunner: warning: {home}/vmrunner.toml is not obeyed: others may")
+    lines = [line for line in shown.err.decode().splitlines() if "is not obeyed" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"vmrunner: warning: {home}/vmrunner.toml is not obeyed: others may")
     assert cli("config", "trust").code == 2
 
 
@@ -69,9 +69,9 @@ def test_all_faults_of_a_job_file_are_told_at_once(cli: Cli, home: Path) -> None
         ["j.yml:7", "jobs.a.cpus"],
     ]
     job.write_text(f"jobs:\n  a:\n    steps: [make]\n    source: git+file://{home}/none@main\n")
-    for manner in (["--dry-run"], []):
-        told = cli("run", *manner, "-f", "j.yml", "--allow-host-files").err.decode()
-        assert f"vmrunner: error: j.yml:4: source: file://{home}/none cannot be fetched" in told
+    for options in (["--dry-run"], []):
+        output = cli("run", *options, "-f", "j.yml", "--allow-host-files").err.decode()
+        assert f"vmrunner: error: j.yml:4: source: file://{home}/none cannot be fetched" in output
 
 
 def test_what_a_job_file_asks_for_is_refused_or_told(

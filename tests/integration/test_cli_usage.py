@@ -108,7 +108,7 @@ def test_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path, closed: st
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), b"provider: fake starts no VM from a template (name a local one)"),
         (("--network", ""), b"--network: empty"),
@@ -119,10 +119,10 @@ def test_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path, closed: st
     ],
 )
 def test_a_template_that_cannot_be_is_refused(
-    cli: Cli, words: tuple[str, ...], said: bytes
+    cli: Cli, words: tuple[str, ...], message: bytes
 ) -> None:
     done = cli("image", "template", *words)
-    assert (done.code, said in done.err) == (2, True), done
+    assert (done.code, message in done.err) == (2, True), done
 
 
 def test_no_help_tells_a_type_of_python(cli: Cli) -> None:

@@ -54,8 +54,8 @@ def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Pac
     life = int(machine.tags["vmrunner:expires-at"]) - aws.cloud.now()
     assert 3000 < life <= 3600 + time.monotonic() - began
     # Nothing that reaps may take the image, or its snapshot, for a VM's.
-    for one in (ami, ami.ebs_snapshot):
-        tags = {tag["key"]: tag["value"] for tag in one.get_tags()}
+    for marked in (ami, ami.ebs_snapshot):
+        tags = {tag["key"]: tag["value"] for tag in marked.get_tags()}
         assert tags[OWNER] == INSTALLATION
         assert not {"vmrunner:installation", "vmrunner:role", "vmrunner:expires-at"} & tags.keys()
         assert FINISH_BY not in tags
@@ -78,15 +78,15 @@ def test_packer_is_told_all_that_the_templates_take(home: Path, cli: Cli, packer
     )
     words = (*BUILD, str(recipe), "--ttl", "30m", "--base", "ubuntu-24.04")
     assert cli(*words).code == 0
-    said = packer.variables
-    assert said.keys() <= declared()
-    assert (said["userns"], said["address_pool"]) == (True, "10.99.0.0/16")
-    assert (said["disk_gib"], said["registry_mirror"]) == (20, "https://mirror.example")
-    assert said["max_run_seconds"] == 1800
-    assert said["base"] == "ubuntu-24.04"
-    assert said["aws_region"] == REGION
-    assert said["image_name"].startswith(f"vmrunner-mine-{said['recipe_hash'][:8]}-")
-    assert int(said["run_tags"]["vmrunner:expires-at"]) == int(said["created"]) + 1800
+    variables = packer.variables
+    assert variables.keys() <= declared()
+    assert (variables["userns"], variables["address_pool"]) == (True, "10.99.0.0/16")
+    assert (variables["disk_gib"], variables["registry_mirror"]) == (20, "https://mirror.example")
+    assert variables["max_run_seconds"] == 1800
+    assert variables["base"] == "ubuntu-24.04"
+    assert variables["aws_region"] == REGION
+    assert variables["image_name"].startswith(f"vmrunner-mine-{variables['recipe_hash'][:8]}-")
+    assert int(variables["run_tags"]["vmrunner:expires-at"]) == int(variables["created"]) + 1800
     run = packer.runs[-1]
     assert "supervisor/supervisor" in run["stage"]
     assert "supervisor/guest/supervisor.py" in run["stage"]
@@ -94,7 +94,7 @@ def test_packer_is_told_all_that_the_templates_take(home: Path, cli: Cli, packer
     assert "-only=amazon-ebs.vmrunner" in run["argv"]
     head, *_ = run["user_data"].split("vmrunner-deadline E TTL")
     assert head.startswith("#cloud-config\nbootcmd:")
-    assert run["user_data"].count(said["run_tags"]["vmrunner:expires-at"]) == 1
+    assert run["user_data"].count(variables["run_tags"]["vmrunner:expires-at"]) == 1
 
 
 def test_a_configured_subnet_and_group_are_the_builders_too(
@@ -184,7 +184,7 @@ def test_a_second_ctrl_c_does_not_wait_for_packer(
     packer.does("stuck")
     process = started(config, aws)
     process.send_signal(signal.SIGINT)
-    until(lambda: packer.told("SIGINT"), seconds=30)
+    until(lambda: packer.received_signal("SIGINT"), seconds=30)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     os.kill(packer.runs[-1]["pid"], signal.SIGKILL)  # within five minutes its guard would
@@ -268,13 +268,13 @@ def test_foreign_packer_leftovers_are_told_and_never_deleted(
     aws.clock.advance(3500)
     assert {s["fault"] for s in cli("audit", "-o", "json").items} <= {"not_there"}
     aws.clock.advance(400)  # the host's clock, which Packer names things by, went on beside
-    told = cli("audit", "-o", "json").items
-    assert {(s["fault"], s["kind"]) for s in told if s["fault"] == "untagged"} == {
+    items = cli("audit", "-o", "json").items
+    assert {(s["fault"], s["kind"]) for s in items if s["fault"] == "untagged"} == {
         ("untagged", "instance"),
         ("untagged", "key"),
         ("untagged", "security_group"),
     }
-    assert all("in a Packer build" in s["message"] for s in told)
+    assert all("in a Packer build" in s["message"] for s in items)
     before = left(aws)
     cli("reap")
     assert left(aws) == before
@@ -308,14 +308,14 @@ def test_an_image_is_found_if_vmrunner_died_after_packer(
 
 
 def test_stage_fills_a_directory_for_packer_by_hand(tmp_path: Path, cli: Cli) -> None:
-    there = tmp_path / "stage"
-    done = cli("image", "stage", str(there))
+    directory = tmp_path / "stage"
+    done = cli("image", "stage", str(directory))
     assert done.code == 0, done.err
-    manifest = json.loads((there / "image.json").read_text())
+    manifest = json.loads((directory / "image.json").read_text())
     assert done.out.decode().strip() == manifest["hash"]
-    assert os.access(there / "supervisor" / "supervisor", os.X_OK)
-    (container,) = json.loads((there / "containers.json").read_text())
+    assert os.access(directory / "supervisor" / "supervisor", os.X_OK)
+    (container,) = json.loads((directory / "containers.json").read_text())
     assert container.keys() == {"name", "pull", "suite", "packages", "command", "env"}
-    assert "openssh-server" in (there / "packages.txt").read_text().splitlines()
-    again = cli("image", "stage", str(there))
+    assert "openssh-server" in (directory / "packages.txt").read_text().splitlines()
+    again = cli("image", "stage", str(directory))
     assert (again.code, b"is not empty" in again.err) == (2, True)

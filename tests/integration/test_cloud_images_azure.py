@@ -89,7 +89,7 @@ def made(azure: Arm, name: str, installation: str = INSTALLATION) -> str:
 
 def provider(azure: Arm, **more: Any) -> AzureProvider:
     """One process's view."""
-    said = AzureOptions(
+    options = AzureOptions(
         name="azure",
         installation=INSTALLATION,
         subscription=azure.cloud.subscription,
@@ -99,7 +99,7 @@ def provider(azure: Arm, **more: Any) -> AzureProvider:
         endpoint=azure.cloud.url,
         **more,
     )
-    return AzureProvider(said, elapsed=azure.clock, sleep=azure.clock.sleep)
+    return AzureProvider(options, elapsed=azure.clock, sleep=azure.clock.sleep)
 
 
 def chosen(azure: Arm) -> str:
@@ -154,7 +154,7 @@ def test_managed_images_are_made_where_the_configuration_says_so(
     done = cli(*BUILD, "-o", "json")
     assert done.code == 0, done.err
     (image,) = done.items
-    assert image["title"] in {one["name"] for one in azure.cloud.shelf(IMAGE).values()}
+    assert image["title"] in {image["name"] for image in azure.cloud.shelf(IMAGE).values()}
     assert "azure_gallery" not in packer.variables
     assert azure.cloud.count("galleries.put") == 0
     assert cli("image", "promote", image["title"], "--provider", "azure").code == 0
@@ -166,13 +166,15 @@ def test_a_version_is_made_promoted_and_retired(azure: Arm, cli: Cli, packer: Pa
     (second,) = cli(*BUILD, "-o", "json").items
     shown = images(azure)[second["title"]]
     (gallery,) = [
-        one for at, one in azure.cloud.shelf(GALLERY).items() if f"{at}/" in second["ref"]
+        resource for at, resource in azure.cloud.shelf(GALLERY).items() if f"{at}/" in second["ref"]
     ]
     (above,) = [
-        one for at, one in azure.cloud.shelf(DEFINITION).items() if f"{at}/" in second["ref"]
+        resource
+        for at, resource in azure.cloud.shelf(DEFINITION).items()
+        if f"{at}/" in second["ref"]
     ]
     assert "vmrunner:image-of" in gallery["tags"].keys() & above["tags"].keys()
-    features = {one["name"]: one["value"] for one in above["properties"]["features"]}
+    features = {feature["name"]: feature["value"] for feature in above["properties"]["features"]}
     assert features == {
         "DiskControllerTypes": "SCSI, NVMe",
         "SecurityType": "TrustedLaunchSupported",
@@ -180,10 +182,10 @@ def test_a_version_is_made_promoted_and_retired(azure: Arm, cli: Cli, packer: Pa
     assert above["properties"]["hyperVGeneration"] == "V2"
     (region,) = shown["properties"]["publishingProfile"]["targetRegions"]
     assert (region["name"], region["regionalReplicaCount"]) == ("westeurope", 4)
-    assert [azure.cloud.count(f"{one}.put") for one in ("galleries", "definitions")] == [1, 1]
+    assert [azure.cloud.count(f"{kind}.put") for kind in ("galleries", "definitions")] == [1, 1]
     assert cli("image", "promote", second["title"], "--provider", "azure").code == 0
     assert chosen(azure) == second["ref"]
-    assert second["title"] in {one["title"] for one in cli.images()}
+    assert second["title"] in {image["title"] for image in cli.images()}
     managed = made(azure, "managed")
     argv = ("image", "gc", "--provider", "azure", "--keep", "1", "-o", "json")
     why = {item["ref"]: item["why"] for item in cli(*argv).items}
@@ -292,9 +294,9 @@ def test_an_image_without_a_row_ends_once_nobody_finished_it(
     cli("reap")
     assert name in images(azure)
     azure.clock.advance(200)
-    told = cli("audit", "-o", "json")
+    report = cli("audit", "-o", "json")
     ref = reference(azure, name)
-    assert (told.code, ref in {line["ref"] for line in told.items}) == (7, True)
+    assert (report.code, ref in {line["ref"] for line in report.items}) == (7, True)
     done = cli("reap", "-o", "json")
     assert ref in {line["id"] for line in done.items}
     for _ in range(3):  # the VM, its interface, its address
@@ -348,7 +350,7 @@ def test_no_image_ends_before_its_row_could_be_asked_for(
     cli("vm", "destroy", "--all-expired")
     azure.cloud.faults.fail("versions.get", INTERNAL)
     cli("reap")
-    assert [one["state"] for one in cli.images()] == ["building"]
+    assert [image["state"] for image in cli.images()] == ["building"]
     cli("reap")
     (image,) = cli.images()
     assert (image["state"], image["title"] in images(azure)) == ("ready", True)
@@ -360,9 +362,9 @@ def test_a_renamed_provider_closes_the_rows_of_its_images(
     packer.does("leaves")
     process = imageshell.started(config, BUILD, lambda: packer.waits)
     imageshell.killed(process, packer)
-    said = config.read_text()
+    text = config.read_text()
     config.write_text(
-        said.replace("[providers.azure]", "[providers.cloud]").replace(
+        text.replace("[providers.azure]", "[providers.cloud]").replace(
             'default_provider = "azure"', 'default_provider = "cloud"'
         )
     )
@@ -384,7 +386,7 @@ def test_what_was_promoted_last_is_what_builds_get(azure: Arm, cli: Cli) -> None
         done = cli("image", "promote", ref, "--provider", "azure")
         assert done.code == 0, done.err
         assert chosen(azure) == ref
-    tags = {name: one.get("tags", {}) for name, one in images(azure).items()}
+    tags = {name: image.get("tags", {}) for name, image in images(azure).items()}
     assert [name for name in tags if "vmrunner:promoted" in tags[name]] == ["vmrunner-default-2"]
 
 
@@ -414,6 +416,6 @@ def test_old_images_go_and_all_that_is_needed_stays(azure: Arm, cli: Cli) -> Non
     assert azure.cloud.count("images.delete") == 0
     done = cli(*argv)
     assert (done.code, [i["ref"] for i in done.items if i["removed"]]) == (0, [old])
-    left = {image["id"].lower() for image in images(azure).values()}
-    assert {foreign, used, promoted, waited, new} <= left
-    assert old not in left
+    remaining = {image["id"].lower() for image in images(azure).values()}
+    assert {foreign, used, promoted, waited, new} <= remaining
+    assert old not in remaining

@@ -16,13 +16,13 @@ from tests.support.gce import INSTALLATION, Google
 from tests.support.image_cli import Cli
 
 
-def configure(config: Path, gce: Google, **said: str) -> None:
+def configure(config: Path, gce: Google, **values: str) -> None:
     """Nothing but this."""
     config.write_text(
         f'installation = "{INSTALLATION}"\ndefault_provider = "google"\n'
         f'[providers.google]\nkind = "gce"\nproject = "{gce.project}"\n'
         f'zones = ["{gce.zone}"]\napi_endpoint = "{gce.cloud.url}"\n'
-        + "".join(f"{key} = {value}\n" for key, value in said.items())
+        + "".join(f"{key} = {value}\n" for key, value in values.items())
     )
 
 
@@ -43,12 +43,12 @@ def test_a_right_that_packers_plugin_dies_without_is_named(
 def test_a_subnetwork_belongs_to_its_own_network_always(
     gce: Google, config: Path, cli: Cli, packer: Packer, network: str | None, subnetwork: str | None
 ) -> None:
-    said = {"image": f'"{gce.site.family}"'}
+    values = {"image": f'"{gce.site.family}"'}
     if network:
-        said["network"] = f'"global/networks/{network}"'
+        values["network"] = f'"global/networks/{network}"'
     if subnetwork:
-        said["subnetwork"] = f'"regions/{gce.site.region}/subnetworks/{subnetwork}"'
-    configure(config, gce, **said)
+        values["subnetwork"] = f'"regions/{gce.site.region}/subnetworks/{subnetwork}"'
+    configure(config, gce, **values)
     assert cli(*BUILD).code == 0
     assert ("gce_network" in packer.variables) is (subnetwork is None)
     (nic,) = gce.machine.shown["networkInterfaces"]

@@ -42,13 +42,13 @@ def config(home: Path, gce: Google, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def configure(home: Path, gce: Google, **more: str) -> Path:
-    said = {"network": f'"{gce.site.network}"', "subnetwork": f'"{gce.site.subnetwork}"'} | more
+    values = {"network": f'"{gce.site.network}"', "subnetwork": f'"{gce.site.subnetwork}"'} | more
     file = home / "vmrunner.toml"
     file.write_text(
         f'installation = "{INSTALLATION}"\ndefault_provider = "google"\n'
         f'[providers.google]\nkind = "gce"\nproject = "{gce.project}"\n'
         f'zones = ["{gce.zone}"]\napi_endpoint = "{gce.cloud.url}"\n'
-        + "".join(f"{key} = {value}\n" for key, value in said.items())
+        + "".join(f"{key} = {value}\n" for key, value in values.items())
     )
     return file
 
@@ -62,8 +62,8 @@ def made(gce: Google, name: str, installation: str = INSTALLATION, **more: Any) 
     """An image like Packer's, a day after whatever was before; its reference."""
     gce.clock.advance(86_400)
     labels = {"vmrunner-image-of": installation, "vmrunner-recipe": "default"}
-    said: dict[str, Any] = {"family": "vmrunner-candidates", "labels": labels} | more
-    gce.cloud.image(f"vmrunner-default-{name}", **said)
+    values: dict[str, Any] = {"family": "vmrunner-candidates", "labels": labels} | more
+    gce.cloud.image(f"vmrunner-default-{name}", **values)
     return f"projects/{gce.project}/global/images/vmrunner-default-{name}"
 
 
@@ -210,13 +210,13 @@ def test_the_minutes_that_plugins_take_are_not_the_builders(
     monkeypatch.setattr(program, "init", lambda **_: gce.clock.advance(400))
     done = cli(*BUILD, "-o", "json")
     assert done.code == 0, done.err
-    machine, said = gce.machine.shown, packer.variables
+    machine, variables = gce.machine.shown, packer.variables
     deadline = int(machine["labels"]["vmrunner-expires-at"])
-    born = datetime.fromisoformat(machine["creationTimestamp"]).timestamp()
-    ends = born + int(machine["scheduling"]["maxRunDuration"]["seconds"])
-    assert said["max_run_seconds"] == 3600
+    created_at = datetime.fromisoformat(machine["creationTimestamp"]).timestamp()
+    ends = created_at + int(machine["scheduling"]["maxRunDuration"]["seconds"])
+    assert variables["max_run_seconds"] == 3600
     assert -60 < ends - deadline < 60
-    assert deadline - int(said["created"]) == 3600
+    assert deadline - int(variables["created"]) == 3600
     assert f" {deadline + 300} " in packer.runs[-1]["user_data"].replace("'", " ")
 
 
@@ -226,9 +226,9 @@ def test_a_builder_that_would_begin_late_is_not_begun(
 ) -> None:
     fill = stage.fill
 
-    def slowly(*told: Any) -> str:
+    def slowly(*argv: Any) -> str:
         gce.clock.advance(61)
-        return fill(*told)
+        return fill(*argv)
 
     monkeypatch.setattr(stage, "fill", slowly)
     done = cli(*BUILD)
@@ -300,9 +300,9 @@ def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli, home:
     assert gce.cloud.count("images.delete") == 0
     done = cli(*argv)
     assert (done.code, [i["ref"] for i in done.items if i["removed"]]) == (0, [old])
-    left = {f"projects/{gce.project}/global/images/{n}" for n in gce.cloud.images(gce.project)}
-    assert {foreign, used, promoted, new} <= left
-    assert old not in left
+    remaining = {f"projects/{gce.project}/global/images/{n}" for n in gce.cloud.images(gce.project)}
+    assert {foreign, used, promoted, new} <= remaining
+    assert old not in remaining
     data = home / "data/vmrunner"
     ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
     assert [action[2:] for action in ledger.actions.latest()] == [
@@ -331,8 +331,8 @@ def test_what_is_in_another_providers_family_stays(gce: Google, home: Path, cli:
                 f'[providers.{name}]\nkind = "gce"\nproject = "{gce.project}"\n'
                 f'api_endpoint = "{gce.cloud.url}"\nimage = "{image}"\n'
             )
-    said = gc(cli, "--keep", "0")
-    assert said == {theirs: "in use", pinned: "in use", default: "in use", old: "old"}
+    report = gc(cli, "--keep", "0")
+    assert report == {theirs: "in use", pinned: "in use", default: "in use", old: "old"}
     assert gce.cloud.count("images.delete") == 1
 
 
@@ -348,10 +348,10 @@ def test_what_is_in_another_providers_family_stays(gce: Google, home: Path, cli:
     ],
 )
 def test_what_a_waiting_build_names_stays(gce: Google, cli: Cli, spelled: str) -> None:
-    asked, old, _ = made(gce, "1", family="acme"), made(gce, "2"), made(gce, "3")
+    named, old, _ = made(gce, "1", family="acme"), made(gce, "2"), made(gce, "3")
     wait_for(spelled.format(project=gce.project, name="vmrunner-default-1"))
-    said = gc(cli, "--keep", "1", "--dry-run")
-    assert (said[asked], said[old]) == ("in use", "old")
+    report = gc(cli, "--keep", "1", "--dry-run")
+    assert (report[named], report[old]) == ("in use", "old")
 
 
 def test_nothing_is_deleted_while_a_zones_disks_cannot_be_read(gce: Google, cli: Cli) -> None:
@@ -381,14 +381,14 @@ def test_old_unlabelled_packer_leftovers_are_told_and_never_deleted(gce: Google,
     gce.cloud.disk(gce.zone, "vm-01k8m3x0avrds9nk6cwea6b0zn")  # a builder's of ours, by its name
     gce.cloud.disk(gce.zone, "packer-of-the-users-own")
 
-    def told() -> set[tuple[str, str]]:
+    def faults() -> set[tuple[str, str]]:
         return {(s["fault"], s["ref"]) for s in cli("audit", "-o", "json").items}
 
     gce.clock.advance(3500)
-    assert told() == set()
+    assert faults() == set()
     gce.clock.advance(120)
-    assert told() == {("untagged", temporary)}
+    assert faults() == {("untagged", temporary)}
     gce.clock.advance(4 * 3600)
-    assert told() == {("untagged", temporary), ("untagged", "vm-01k8m3x0avrds9nk6cwea6b0zn")}
+    assert faults() == {("untagged", temporary), ("untagged", "vm-01k8m3x0avrds9nk6cwea6b0zn")}
     assert cli("reap", "-o", "json").items == []
     assert len(gce.cloud.disks) == 3

@@ -35,11 +35,11 @@ def pending(aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     assert whole is not None
 
     def mappings(ami: Ami) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = whole(ami)
+        mappings_told: list[dict[str, Any]] = whole(ami)
         if ami.state == "pending":
-            for one in told:
-                del one["Ebs"]["SnapshotId"]
-        return told
+            for mapping in mappings_told:
+                del mapping["Ebs"]["SnapshotId"]
+        return mappings_told
 
     monkeypatch.setattr(Ami, "block_device_mappings", property(mappings))
 
@@ -111,7 +111,9 @@ def test_a_timeout_while_packer_waits_for_its_ami(
 ) -> None:
     packer.does("waits")
     run = program.run
-    monkeypatch.setattr(program, "run", lambda spec, **told: run(spec, **told | {"timeout": 12.0}))
+    monkeypatch.setattr(
+        program, "run", lambda spec, **options: run(spec, **options | {"timeout": 12.0})
+    )
     done = cli(*BUILD)
     assert (done.code, b"not done after 12 s" in done.err) == (1, True), done.err
     assert packer.waits
@@ -184,9 +186,9 @@ def whole(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> Any:
     packer.does("leaves")
     imageshell.killed(waiting(config, packer), packer)
     (ami,) = made(aws)
-    said = packer.variables["image_tags"]
-    ami.add_tags(said)
-    ami.ebs_snapshot.add_tags(said)
+    tags = packer.variables["image_tags"]
+    ami.add_tags(tags)
+    ami.ebs_snapshot.add_tags(tags)
     imageshell.lose_ledger()
     return ami
 
@@ -199,8 +201,8 @@ def test_an_ami_without_a_row_ends_with_its_snapshots(
     cli("reap")
     assert made(aws) == [ami]
     aws.clock.advance(200)
-    told = cli("audit", "-o", "json")
-    assert (told.code, ami.id in {line["ref"] for line in told.items}) == (7, True)
+    report = cli("audit", "-o", "json")
+    assert (report.code, ami.id in {line["ref"] for line in report.items}) == (7, True)
     cli("reap")
     assert (made(aws), snapshots(aws)) == ([], set())
     assert cli("audit").code == 0
@@ -233,8 +235,8 @@ def test_snapshots_that_outlive_their_ami_are_swept(
     aws.cloud.faults.deny("DeleteSnapshot")
     cli("reap")
     assert (made(aws), snapshots(aws)) == ([], {ami.ebs_snapshot.id})
-    told = cli("audit", "-o", "json")
-    assert (told.code, ami.ebs_snapshot.id in {line["ref"] for line in told.items}) == (7, True)
+    report = cli("audit", "-o", "json")
+    assert (report.code, ami.ebs_snapshot.id in {line["ref"] for line in report.items}) == (7, True)
     aws.cloud.faults.allow("DeleteSnapshot")
     cli("reap")
     assert snapshots(aws) == set()
@@ -250,8 +252,8 @@ def test_an_ami_without_a_row_that_was_promoted_stays(
     cli("reap")
     cli("reap")
     assert (made(aws), snapshots(aws)) == ([ami], {ami.ebs_snapshot.id})
-    for one in (ami, ami.ebs_snapshot):
-        assert FINISH_BY not in {tag["key"] for tag in one.get_tags()}
+    for marked in (ami, ami.ebs_snapshot):
+        assert FINISH_BY not in {tag["key"] for tag in marked.get_tags()}
 
 
 # --- a cloud that answers late -------------------------------------------------------------------
@@ -316,11 +318,11 @@ def test_ctrl_c_during_a_retry_does_not_fail_the_image(
 
 def late(aws: Amazon, times: int, trouble: Any) -> Callable[[Any], Any]:
     """The first looks at a whole image of Packer's, by its id, after Packer's own."""
-    left = iter(range(times))
+    times_left = iter(range(times))
 
     def plan(request: Any) -> Any:
         mine = any(ami.id in str(request.params) and ami.get_tags() for ami in made(aws))
-        asked = mine and request.action == "DescribeImages"
-        return trouble if asked and next(left, None) is not None else None
+        asks = mine and request.action == "DescribeImages"
+        return trouble if asks and next(times_left, None) is not None else None
 
     return plan

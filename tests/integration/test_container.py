@@ -79,8 +79,8 @@ def test_what_is_installed_serves_and_is_healthy(tmp_path: Path) -> None:
 
 
 def test_the_example_of_two_nodes_says_what_vmrunner_knows() -> None:
-    said = yaml.safe_load((PLACE / "compose.yaml").read_text())
-    services = said["services"]
+    compose = yaml.safe_load((PLACE / "compose.yaml").read_text())
+    services = compose["services"]
     commands = get_command(cli.app()).commands  # type: ignore[attr-defined]
     assert services["upgrade"]["command"] == ["db", "upgrade"]
     assert "upgrade" in commands["db"].commands

@@ -30,8 +30,8 @@ DONE = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
 def priced(ledger: Ledger, build: str, vm: str, rate: Rate = RATE, **changes: Any) -> None:
     """A build with a VM since 100, which ends at 1100 and is gone at 1200."""
     submitted(ledger, build, **changes)
-    wished = launch(ledger, build, vm)
-    ledger.instances.start([replace(wished, instance=replace(wished.instance, rate=rate))], until=9)
+    order = launch(ledger, build, vm)
+    ledger.instances.start([replace(order, instance=replace(order.instance, rate=rate))], until=9)
     ledger.instances.record([(vm, 1, ref("i-" + vm))], 101.0)
 
 
@@ -122,10 +122,12 @@ def test_all_lines_come_to_time_times_rate(ledger: Ledger) -> None:
         "UNION ALL SELECT created_at, closed_at, usd_hour, NULL, NULL FROM images"
     )
     expected = 0.0
-    for born, gone, usd, asleep, parked in ledger._database.read(lambda c: c.execute(query).all()):
+    for created, gone, usd, asleep, parked in ledger._database.read(
+        lambda c: c.execute(query).all()
+    ):
         end = 5000.0 if gone is None else gone
         awake = end if parked is None else parked
-        expected += (awake - born) * usd + (end - awake) * (asleep or 0.0)
+        expected += (awake - created) * usd + (end - awake) * (asleep or 0.0)
     for by in ("provider", "day", "label:team"):
         found = report(ledger, by)
         assert sum(line.cost.known for line in found) == pytest.approx(expected / 3600), by
@@ -196,8 +198,8 @@ def test_what_the_ledger_knew_before_is_kept(ledger: Ledger) -> None:
     scope = Scope("ec2", "1", "eu-west-1")
     prices.store(scope, {"m7i.large": 0.1, "gp3 GiB": 0.0001}, 100.0)
     prices.store(scope, {"m7i.large": 0.2}, 200.0)
-    told: Mapping[str, Any] = prices.of(scope)
-    assert {item: (price.usd_hour, price.at) for item, price in told.items()} == {
+    rates: Mapping[str, Any] = prices.of(scope)
+    assert {item: (price.usd_hour, price.at) for item, price in rates.items()} == {
         "m7i.large": (0.2, 200.0), "gp3 GiB": (0.0001, 100.0),
     }  # fmt: skip
     assert prices.ages() == [("ec2", "eu-west-1", 100.0, 200.0)]

@@ -172,11 +172,11 @@ def test_a_new_configuration_has_its_own_webhooks(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "NOTIFY", 0.05)
-    told: list[str] = []
+    sent: list[str] = []
     engine = shop.engine()
 
     def renew() -> DaemonUpdate:
-        webhooks = {"new": lambda: told.append("new")}
+        webhooks = {"new": lambda: sent.append("new")}
         return DaemonUpdate(
             providers=engine.context.providers,
             limits=engine.context.limits,
@@ -185,23 +185,23 @@ def test_a_new_configuration_has_its_own_webhooks(
         )
 
     def fails() -> None:
-        told.append("former")
+        sent.append("former")
         raise OSError("it fails, and others go on")
 
     served = Daemon(
         engine,
         shop.ledger,
         webhooks={"former": fails},
-        watch=lambda: told.append("watch"),
+        watch=lambda: sent.append("watch"),
         renew=renew,
     )
     thread = threading.Thread(target=served.run, kwargs={"signals": False})
     thread.start()
     try:
-        until(lambda: told.count("former") > 1, "the former one")
-        assert "watch" not in told
+        until(lambda: sent.count("former") > 1, "the former one")
+        assert "watch" not in sent
         served.reload()
-        until(lambda: "new" in told and "watch" in told, "the new one")
+        until(lambda: "new" in sent and "watch" in sent, "the new one")
     finally:
         served.stop()
         thread.join(30)
@@ -226,8 +226,8 @@ def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
         signal.signal(signal.SIGINT, old[1])
     thread.join()
     assert time.monotonic() - started < 30
-    left = shop.ledger.builds.get(build.id)
-    assert left.state is BuildState.RUNNING
+    handed_over = shop.ledger.builds.get(build.id)
+    assert handed_over.state is BuildState.RUNNING
     assert shop.ledger.engines.list() == []
 
     Session.go.set()
@@ -235,7 +235,7 @@ def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
         until(lambda: shop.ledger.builds.get(build.id).finished, "the end")
     done = shop.ledger.builds.get(build.id)
     assert done.result is Result.SUCCESS
-    assert done.epoch > left.epoch
+    assert done.epoch > handed_over.epoch
     assert shop.cloud.counts["create"] == 1
 
 
@@ -285,12 +285,12 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     assert child.stdin
     theirs = process.of(child.pid)
-    doomed, kept = shop.submit(submitter=theirs), shop.submit(submitter=process.current())
+    dying, kept = shop.submit(submitter=theirs), shop.submit(submitter=process.current())
     first = shop.engine()
 
     def running() -> bool:
         first.tick()
-        states = {shop.ledger.builds.get(b.id).state for b in (doomed, kept)}
+        states = {shop.ledger.builds.get(b.id).state for b in (dying, kept)}
         return states == {BuildState.RUNNING}
 
     until(running, "both to run")
@@ -301,20 +301,20 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     child.wait()
     other = shop.engine()
     parts = other.context.ledger, other.context.providers, other.context.limits
-    (told,) = reap(*parts, other.context.paths, dry_run=True).lines
-    assert (told.build, told.reason, told.outcome) == (doomed.id, Death.ABANDONED, "")
-    assert not shop.ledger.builds.get(doomed.id).finished
+    (killed,) = reap(*parts, other.context.paths, dry_run=True).lines
+    assert (killed.build, killed.reason, killed.outcome) == (dying.id, Death.ABANDONED, "")
+    assert not shop.ledger.builds.get(dying.id).finished
 
     report = reap(*parts, other.context.paths)
     (line,) = report.lines
-    assert (line.build, line.reason, line.outcome) == (doomed.id, Death.ABANDONED, "accepted")
+    assert (line.build, line.reason, line.outcome) == (dying.id, Death.ABANDONED, "accepted")
     assert not report.unread
-    for build in (doomed, queued):
+    for build in (dying, queued):
         ended = shop.ledger.builds.get(build.id)
         assert (ended.result, ended.reason) == (Result.CANCELLED, Reason.OWNER_GONE)
     assert not shop.ledger.builds.get(kept.id).finished
-    (left,) = shop.ledger.instances.open()
-    assert left.build == kept.id
+    (remaining,) = shop.ledger.instances.open()
+    assert remaining.build == kept.id
     assert [m.order.build for m in shop.cloud.things() if m.alive and m.order] == [kept.id]
     other.close()
 
@@ -359,8 +359,10 @@ def test_a_ledger_that_stays_silent_is_told_ever_more_rarely(
     def silent(_providers: object) -> None:
         raise LedgerError("the ledger's database has not answered for 10 s")
 
-    def told() -> list[str]:
-        return [one.getMessage() for one in caplog.records if "who reaps" in one.getMessage()]
+    def messages() -> list[str]:
+        return [
+            record.getMessage() for record in caplog.records if "who reaps" in record.getMessage()
+        ]
 
     def passes(count: int) -> None:
         for _ in range(count):
@@ -370,14 +372,14 @@ def test_a_ledger_that_stays_silent_is_told_ever_more_rarely(
     monkeypatch.setattr(served._turns, "take", silent)
     passes(720)  # an hour
     assert set(served._ours) == {"fake"}  # whatever is told, it reaps
-    assert 10 < len(told()) < 20
+    assert 10 < len(messages()) < 20
     monkeypatch.setattr(served._turns, "take", taking)
     passes(2)
-    assert told()[-1] == "who reaps can be told again"
+    assert messages()[-1] == "who reaps can be told again"
     monkeypatch.setattr(served._turns, "take", silent)
-    former = len(told())
+    former = len(messages())
     passes(1)
-    assert len(told()) == former + 1  # a change is told at once
+    assert len(messages()) == former + 1  # a change is told at once
 
 
 def test_a_cron_line_that_cannot_be_read_is_named(shop: Shop) -> None:

@@ -146,11 +146,11 @@ def test_what_is_known_dies_while_the_ledger_is_silent(
 ) -> None:
     """Nothing that it waits for comes back: neither who reaps, nor a row."""
     monkeypatch.setattr(daemon, "LEDGER_PATIENCE", 60.0)
-    known = late(steady, 3.0)
+    late_vm = late(steady, 3.0)
     with serving(Daemon(steady.engine(), steady.ledger)) as served:
         until(lambda: served._reaping._pending_at("fake")._kills, "a sweep that shows it")
         with hole():
-            until(lambda: not known.alive, "its end", 25)
+            until(lambda: not late_vm.alive, "its end", 25)
 
 
 def test_a_silent_ledger_keeps_no_sweep_waiting(steady: Shop, hole: Hole) -> None:

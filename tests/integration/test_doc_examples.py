@@ -103,9 +103,9 @@ def test_programs(
 ) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
     monkeypatch.setattr("vmrunner.api.runner.App", ExampleApp)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         runpy.run_path(str(program), run_name="__main__")
-    assert left.value.code == 0
+    assert exit_info.value.code == 0
     assert "success, exit code 0" in capsys.readouterr().err
 
 
@@ -134,8 +134,8 @@ def test_toml(block: Block, place: Path) -> None:
         return
     file = written(place / "vmrunner.toml", block.text)
     loaded = sources.load(environ={"VMRUNNER_CONFIG": str(file)}, start=place)
-    said = tomllib.loads(block.text)
-    assert set(said) <= set(type(loaded.settings).model_fields)
+    settings = tomllib.loads(block.text)
+    assert set(settings) <= set(type(loaded.settings).model_fields)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))

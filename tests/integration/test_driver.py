@@ -28,7 +28,7 @@ class Driver:
         self._fds = {name: place.fifo(name) for name in ("control", "answers", "log")}
         self.process = subprocess.Popen(["/bin/sh", f"{place.box}/driver.sh"])
 
-    def said(self) -> bytes:
+    def next_message(self) -> bytes:
         """Return what it says next; nothing if it left."""
         control = self._fds["control"]
         wait_for(lambda: select.select([control], [], [], 0)[0] or self.process.poll() is not None)
@@ -53,7 +53,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
     place.make()
     fill_box(place, {**JOB, "steps": []})
     driver = Driver(place)
-    assert driver.said() == b"ready\n"
+    assert driver.next_message() == b"ready\n"
     yield driver
     driver.close()
 
@@ -69,16 +69,16 @@ def test_leave_to_begin_is_no_answer_to_a_steps_end(driver: Driver) -> None:
     """It may come twice. Caches are packed before that answer."""
     give(driver, "true\n")
     driver.answer(b"start 0\n")
-    assert driver.said() == b"end 0 0\n"
+    assert driver.next_message() == b"end 0 0\n"
     driver.answer(b"again\n")
-    assert driver.said() == b"end 0 0\n"
+    assert driver.next_message() == b"end 0 0\n"
     driver.answer(b"end 0 0\n")
     assert driver.process.wait() == 0
 
 
 def test_a_step_sees_nothing_of_the_driver(driver: Driver) -> None:
     give(driver, SEES)
-    assert driver.said() == b"end 0 1\n"
+    assert driver.next_message() == b"end 0 1\n"
     shell, *files = driver.log().decode().splitlines()
     assert shell == f"{driver.box}/0.sh 0 []"
     assert not {"3", "4"} & set(files)
@@ -91,9 +91,9 @@ def test_a_rehearsal_leaves_a_step_no_job(driver: Driver) -> None:
     (driver.box / "commands/rehearsal/run.sh").write_text(REHEARSAL)
     (driver.box / "env").touch()
     driver.answer(b"command rehearsal\n")
-    assert driver.said() == b"ready\n"
+    assert driver.next_message() == b"ready\n"
     give(driver, 'echo "[$!]"\n')
-    assert driver.said() == b"end 0 0\n"
+    assert driver.next_message() == b"end 0 0\n"
     assert driver.log() == b"[]\n"
 
 

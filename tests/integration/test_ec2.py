@@ -18,7 +18,7 @@ from vmrunner.providers.ec2.options import ImageChoice
 from vmrunner.providers.port_images import FINISH_BY, OWNER
 
 
-def asked(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:
+def requests_of(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:
     return [request for request in aws.cloud.requests if request.action == action]
 
 
@@ -29,7 +29,7 @@ def test_the_one_call_holds_all_that_marks_and_ends_it(aws: Amazon) -> None:
     provider = aws.provider(tags={"team": "core"})
     order = make_order(provider)
     ref = provider.create(order)
-    (request,) = asked(aws)
+    (request,) = requests_of(aws)
     assert request.params["ClientToken"] == order.instance
     assert (request.params["MinCount"], request.params["MaxCount"]) == ("1", "1")
     assert request.params["InstanceInitiatedShutdownBehavior"] == "terminate"
@@ -93,7 +93,7 @@ def test_what_is_configured_and_nothing_else(aws: Amazon) -> None:
     order = make_order(provider)
     with pytest.raises(BadOrder, match="builds"):
         provider.create(order)  # there is no such profile
-    (request,) = asked(aws)
+    (request,) = requests_of(aws)
     assert request.params["IamInstanceProfile.Name"] == "builds"
     assert request.params["CreditSpecification.CpuCredits"] == "standard"
     assert request.params["NetworkInterface.1.AssociatePublicIpAddress"] == "false"
@@ -226,12 +226,12 @@ def test_a_guest_that_switches_itself_off_is_no_kill(aws: Amazon) -> None:
 
 def test_a_sweep_shows_every_kind_in_each_region_used(aws: Amazon) -> None:
     far = "us-east-2"
-    there = aws.cloud.furnish(far)
+    far_site = aws.cloud.furnish(far)
     elsewhere = aws.provider(
         region=far,
-        image=there.image,
-        subnets=there.subnets,
-        security_groups=(there.security_group,),
+        image=far_site.image,
+        subnets=far_site.subnets,
+        security_groups=(far_site.security_group,),
     )
     elsewhere.create(make_order(elsewhere))
     provider = aws.provider(used=(far,), spot="only")
@@ -269,9 +269,9 @@ def test_a_protected_machine_holds_up_no_other_and_dies_too(aws: Amazon) -> None
     provider, refs = fleet(aws, 7)
     aws.cloud.by_id[refs[3].id].protected = True
     unknown = refs[0]._replace(id="i-0123456789abcdef0")
-    told = provider.delete([*refs, unknown])
-    assert {told[ref].fate for ref in refs} == {Fate.ACCEPTED}
-    assert told[unknown].fate is Fate.MISSING
+    outcomes = provider.delete([*refs, unknown])
+    assert {outcomes[ref].fate for ref in refs} == {Fate.ACCEPTED}
+    assert outcomes[unknown].fate is Fate.MISSING
     assert aws.cloud.alive == []
     assert aws.cloud.count("ModifyInstanceAttribute") == 1
 
@@ -309,19 +309,19 @@ def test_what_is_left_of_a_vm_is_deleted_by_kind(aws: Amazon) -> None:
     mark = {OWNER: INSTALLATION, FINISH_BY: str(int(order.deadline))}
     aws.cloud.image(REGION, "left", tags=mark)
     aws.cloud.image(REGION, "lasting", tags={OWNER: INSTALLATION})
-    left = [r.ref for r in swept(provider) if r.ref != ref]
-    assert {r.kind for r in left} == KINDS - {Kind.INSTANCE}
-    disk = next(r for r in left if r.kind is Kind.DISK)
+    refs = [r.ref for r in swept(provider) if r.ref != ref]
+    assert {r.kind for r in refs} == KINDS - {Kind.INSTANCE}
+    disk = next(r for r in refs if r.kind is Kind.DISK)
     assert provider.delete([disk])[disk].fate is Fate.FAILED  # in use
     provider.delete([ref])
     for request in backend.spot_instance_requests.values():
         request.state = "active"  # one that nobody closed
-    assert address.allocation_id in {r.id for r in left}
-    left = [r.ref for r in swept(provider)]
-    told = provider.delete(left)
-    assert {outcome.fate for outcome in told.values()} == {Fate.ACCEPTED}
+    assert address.allocation_id in {r.id for r in refs}
+    refs = [r.ref for r in swept(provider)]
+    outcomes = provider.delete(refs)
+    assert {outcome.fate for outcome in outcomes.values()} == {Fate.ACCEPTED}
     assert swept(provider) == []
-    again = provider.delete(left)
+    again = provider.delete(refs)
     # EC2 tells nobody that there is no such key.
     assert {o.fate for ref, o in again.items() if ref.kind is not Kind.KEY} == {Fate.MISSING}
 
@@ -333,12 +333,12 @@ def test_an_image_takes_along_no_snapshot_of_anybody_else(aws: Amazon) -> None:
     amis = [backend.amis[aws.cloud.image(REGION, f"left-{n}", tags=mark)] for n in range(4)]
     tags = [mark, {}, {}, theirs]
     about = ["", f"Created by CreateImage(i-1) for {amis[1].id}", "the user's own", ""]
-    for ami, said, text in zip(amis, tags, about, strict=True):
+    for ami, tag, text in zip(amis, tags, about, strict=True):
         ami.ebs_snapshot.description = text
-        ami.ebs_snapshot.add_tags(said)
+        ami.ebs_snapshot.add_tags(tag)
     refs = [r.ref for r in swept(aws.provider()) if r.ref.kind is Kind.IMAGE]
     assert len(refs) == 4
-    assert {one.fate for one in aws.provider().delete(refs).values()} == {Fate.ACCEPTED}
+    assert {outcome.fate for outcome in aws.provider().delete(refs).values()} == {Fate.ACCEPTED}
     assert [ami.ebs_snapshot.id in backend.snapshots for ami in amis] == [False, False, True, True]
 
 
@@ -350,9 +350,9 @@ def test_a_marked_snapshot_is_left_once_no_image_has_it(aws: Amazon) -> None:
         ami.ebs_snapshot.add_tags(mark)
     assert swept(aws.provider()) == []
     backend.deregister_image(amis[1].id)
-    (left,) = swept(aws.provider())
-    assert (left.ref.kind, left.ref.id) == (Kind.SNAPSHOT, amis[1].ebs_snapshot.id)
-    assert (left.role, left.expires_at) == (Role.IMAGE, 1.0)
+    (leftover,) = swept(aws.provider())
+    assert (leftover.ref.kind, leftover.ref.id) == (Kind.SNAPSHOT, amis[1].ebs_snapshot.id)
+    assert (leftover.role, leftover.expires_at) == (Role.IMAGE, 1.0)
 
 
 def test_no_build_gets_an_image_that_is_not_finished(aws: Amazon) -> None:
@@ -370,8 +370,8 @@ def test_deleting_five_hundred_takes_five_calls(aws: Amazon) -> None:
     refs = [ref._replace(id=f"i-{n:017x}") for n in range(500)]
     for other in refs:  # all of them the one machine, under another name
         aws.cloud.by_id[other.id] = machine
-    told = provider.delete(refs)
-    assert {outcome.fate for outcome in told.values()} == {Fate.ACCEPTED}
+    outcomes = provider.delete(refs)
+    assert {outcome.fate for outcome in outcomes.values()} == {Fate.ACCEPTED}
     assert aws.cloud.count("TerminateInstances") == before + 5
 
 
@@ -381,8 +381,8 @@ def test_another_account_or_region_is_not_touched(aws: Amazon) -> None:
         ref.scope._replace(account="210987654321"),
         ref.scope._replace(place="sa-east-1"),
     ):
-        told = provider.delete([ref._replace(scope=scope)])
-        assert told[ref._replace(scope=scope)].fate is Fate.FAILED
+        outcomes = provider.delete([ref._replace(scope=scope)])
+        assert outcomes[ref._replace(scope=scope)].fate is Fate.FAILED
         assert provider.look([Key(scope, "vm-x", ref.id)]) == {}
     assert aws.cloud.count("TerminateInstances") == 0
 

@@ -30,7 +30,7 @@ def config(home: Path, aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.setenv("VMRUNNER_CONFIG", str(home / "vmrunner.toml"))
 
     def write(**more: Any) -> None:
-        said = {
+        values = {
             "kind": "ec2",
             "region": REGION,
             "image": aws.site.image,
@@ -39,7 +39,7 @@ def config(home: Path, aws: Amazon, monkeypatch: pytest.MonkeyPatch) -> Callable
             "endpoint_url": aws.cloud.url,
             **more,
         }
-        lines = [f"{key} = {_toml(value)}" for key, value in said.items() if value is not None]
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
         (home / "vmrunner.toml").write_text("\n".join(["[providers.aws]", *lines]))
 
     write()
@@ -137,7 +137,7 @@ def test_no_region(aws: Amazon, config: Callable[..., None], run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("image", "ami-0123456789abcdef0", "image ami-0123456789abcdef0: DescribeImages"),
         ("image", "nothing-*", f"image owner self, name nothing-*: there is none in {REGION}"),
@@ -160,10 +160,10 @@ def test_no_region(aws: Amazon, config: Callable[..., None], run: Run) -> None:
     ],
 )
 def test_a_value_that_cannot_be(
-    aws: Amazon, config: Callable[..., None], run: Run, key: str, value: Any, said: str
+    aws: Amazon, config: Callable[..., None], run: Run, key: str, value: Any, message: str
 ) -> None:
     config(**{key: value})
-    assert said in refused(aws, run)
+    assert message in refused(aws, run)
 
 
 def test_a_security_group_of_another_network(
@@ -181,9 +181,9 @@ def test_who_may_not_terminate_launches_nothing(aws: Amazon, config: object, run
     text = refused(aws, run)
     assert "aws may not terminate what it would launch" in text
     assert "allow ec2:TerminateInstances" in text
-    level, said = findings(run)["terminate"]
+    level, message = findings(run)["terminate"]
     assert level == "error"
-    assert "nothing is launched before" in said
+    assert "nothing is launched before" in message
 
 
 # --- doctor --------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_check_that_cannot_be_made_warns(aws: Amazon, config: object, run: Run
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         (
             {"cidr": "0.0.0.0/0", "ports": ("22", "22")},
@@ -252,7 +252,7 @@ def test_a_check_that_cannot_be_made_warns(aws: Amazon, config: object, run: Run
     ],
 )
 def test_builds_that_reach_each_other(
-    aws: Amazon, config: object, run: Run, rule: dict[str, Any], said: str
+    aws: Amazon, config: object, run: Run, rule: dict[str, Any], message: str
 ) -> None:
     group = aws.site.security_group
     aws.cloud.backend(REGION).authorize_security_group_ingress(
@@ -266,7 +266,7 @@ def test_builds_that_reach_each_other(
     level, text = findings(run)["security group"]
     assert level == "error"
     assert f"{group} lets builds reach each other" in text
-    assert said in text
+    assert message in text
 
 
 def test_what_doctor_finds_wrong(aws: Amazon, config: Callable[..., None], run: Run) -> None:

@@ -62,9 +62,9 @@ def test_the_schedule_alone_ends_vm_and_itself_past_the_deadline(
     aws.clock.advance(1)
     assert aws.cloud.alive == []
     assert schedules(aws) == {}
-    sight = look(provider, order, ref)
-    assert sight is not None
-    assert sight.power is Power.DEAD
+    instance = look(provider, order, ref)
+    assert instance is not None
+    assert instance.power is Power.DEAD
 
 
 def test_a_schedule_that_is_moved_fires_at_its_new_time(aws: Amazon) -> None:
@@ -72,8 +72,8 @@ def test_a_schedule_that_is_moved_fires_at_its_new_time(aws: Amazon) -> None:
     _, _, _, schedule = armed(aws)
     group, _, name = schedule.id.partition("/")
     client = boto3.client("scheduler", region_name=REGION, endpoint_url=aws.cloud.url)
-    known = client.get_schedule(GroupName=group, Name=name)
-    kept = {key: known[key] for key in ("FlexibleTimeWindow", "Target")}
+    current = client.get_schedule(GroupName=group, Name=name)
+    kept = {key: current[key] for key in ("FlexibleTimeWindow", "Target")}
 
     def move(seconds: float) -> None:
         at = datetime.fromtimestamp(aws.cloud.now() + seconds, UTC)
@@ -192,8 +192,8 @@ def test_a_role_that_is_none_is_refused_beforehand(aws: Amazon, role: str) -> No
 def test_doctor_makes_one_and_removes_it(aws: Amazon) -> None:
     def finding() -> tuple[Level, str]:
         found = aws.provider(scheduler_role=ROLE).check()
-        (one,) = [one for one in found if one.check == "schedule"]
-        return one.level, f"{one.message} | {one.fix}"
+        (match,) = [finding for finding in found if finding.check == "schedule"]
+        return match.level, f"{match.message} | {match.fix}"
 
     assert finding() == (Level.OK, f"ends a VM {AFTER // 60} min past its deadline | ")
     assert schedules(aws) == {}
@@ -235,6 +235,6 @@ def test_a_seal_that_is_refused_is_said(aws: Amazon, trouble: RequestFate) -> No
 
 def test_doctor_tells_that_it_may_not_be_switched_off(aws: Amazon) -> None:
     aws.cloud.faults.deny("ModifyInstanceMetadataOptions")
-    (one,) = [one for one in aws.provider().check() if one.check == "metadata"]
-    assert one.level is Level.ERROR
-    assert "ModifyInstanceMetadataOptions" in one.fix
+    (match,) = [finding for finding in aws.provider().check() if finding.check == "metadata"]
+    assert match.level is Level.ERROR
+    assert "ModifyInstanceMetadataOptions" in match.fix

@@ -37,7 +37,7 @@ from vmrunner.model import Fate, Kind, Power, Spec
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error", "born"),
+    ("trouble", "error", "count"),
     [
         (LOST_REQUEST, Uncertain, 0),
         (LOST_ANSWER, Uncertain, 1),
@@ -68,7 +68,7 @@ from vmrunner.model import Fate, Kind, Power, Spec
     ),
 )
 def test_a_failed_launch_is_sent_again_and_is_one_machine(
-    aws: Amazon, trouble: RequestFate, error: type[ProviderError], born: int
+    aws: Amazon, trouble: RequestFate, error: type[ProviderError], count: int
 ) -> None:
     provider = aws.provider()
     order = make_order(provider)
@@ -77,7 +77,7 @@ def test_a_failed_launch_is_sent_again_and_is_one_machine(
         provider.create(order)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
-    assert len(aws.cloud.machines) == born
+    assert len(aws.cloud.machines) == count
     assert aws.cloud.count("RunInstances") == 1  # nobody else sends it again
     ref = aws.provider().create(order)  # another process, the identical order
     (machine,) = aws.cloud.machines
@@ -268,13 +268,13 @@ def test_a_failed_delete_is_told_for_each_and_asked_again(
 ) -> None:
     provider, refs = fleet(aws, 3)
     aws.cloud.faults.on_request = lambda r: trouble if r.action == "TerminateInstances" else None
-    told = provider.delete(refs)
-    assert {outcome.fate for outcome in told.values()} == {Fate.FAILED}
-    assert all(outcome.error for outcome in told.values())
+    outcomes = provider.delete(refs)
+    assert {outcome.fate for outcome in outcomes.values()} == {Fate.FAILED}
+    assert all(outcome.error for outcome in outcomes.values())
     assert bool(aws.cloud.alive) is not trouble.happens
     aws.cloud.faults.on_request = None
-    told = provider.delete(refs)
-    assert {outcome.fate for outcome in told.values()} == {Fate.ACCEPTED}
+    outcomes = provider.delete(refs)
+    assert {outcome.fate for outcome in outcomes.values()} == {Fate.ACCEPTED}
     assert aws.cloud.alive == []
 
 
@@ -287,8 +287,8 @@ def test_one_that_may_not_be_terminated_saves_no_other(aws: Amazon) -> None:
         return DENIED if mine else None
 
     aws.cloud.faults.on_request = deny
-    told = provider.delete(refs)
-    assert {ref.id for ref, outcome in told.items() if outcome.fate is Fate.FAILED} == {poison}
+    outcomes = provider.delete(refs)
+    assert {ref.id for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED} == {poison}
     assert [machine.id for machine in aws.cloud.alive] == [poison]
 
 
@@ -296,8 +296,8 @@ def test_protection_that_cannot_be_lifted_is_said(aws: Amazon) -> None:
     provider, refs = fleet(aws, 3)
     aws.cloud.by_id[refs[1].id].protected = True
     aws.cloud.faults.deny("ModifyInstanceAttribute")
-    told = provider.delete(refs)
-    failed = told[refs[1]]
+    outcomes = provider.delete(refs)
+    failed = outcomes[refs[1]]
     assert failed.fate is Fate.FAILED
     assert "allow ModifyInstanceAttribute" in failed.error
     assert [machine.id for machine in aws.cloud.alive] == [refs[1].id]

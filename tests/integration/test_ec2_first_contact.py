@@ -67,8 +67,8 @@ def test_doctor_tells_what_no_sweep_sees(aws: Amazon) -> None:
     aws.cloud.faults.deny("DescribeImages", "DescribeVolumes")
     found = findings(provider, "sweep")
     assert {level for level, *_ in found} == {Level.WARNING}
-    told = sorted(message.partition(":")[0] for _, message, _ in found)
-    assert told == ["no sweep sees each disk", "no sweep sees each image"]
+    checks = sorted(message.partition(":")[0] for _, message, _ in found)
+    assert checks == ["no sweep sees each disk", "no sweep sees each image"]
     assert {fix.rpartition(": ")[2] for *_, fix in found} == {"vmrunner guard policy aws"}
 
 
@@ -78,9 +78,9 @@ def test_who_may_not_delete_images_deletes_all_else(aws: Amazon) -> None:
     ami = aws.cloud.image(REGION, "left", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
     image = vm._replace(kind=Kind.IMAGE, id=ami)
     aws.cloud.faults.deny("DeregisterImage", "DeleteSnapshot")
-    told = provider.delete([image, vm])
-    assert (told[image].fate, told[vm].fate) == (Fate.FAILED, Fate.ACCEPTED)
-    assert "UnauthorizedOperation" in str(told[image].error)
+    outcomes = provider.delete([image, vm])
+    assert (outcomes[image].fate, outcomes[vm].fate) == (Fate.FAILED, Fate.ACCEPTED)
+    assert "UnauthorizedOperation" in str(outcomes[image].error)
     assert image in {resource.ref for resource in swept(provider)}
     aws.cloud.faults.allow("DeregisterImage", "DeleteSnapshot")
     assert provider.delete([image])[image].fate is Fate.ACCEPTED
@@ -179,8 +179,8 @@ def test_the_console_is_read_now_where_that_can_be(aws: Amazon) -> None:
     assert "Linux version" in provider.console(ref)
     old = aws.provider(instance_types=("m4.large",))
     assert "Linux version" in old.console(old.create(make_order(old)))
-    asked = [r.params.get("Latest") for r in aws.cloud.requests if r.action == "GetConsoleOutput"]
-    assert asked == ["true", "true", None]
+    latest = [r.params.get("Latest") for r in aws.cloud.requests if r.action == "GetConsoleOutput"]
+    assert latest == ["true", "true", None]
 
 
 def test_no_step_runs_before_the_metadata_service_is_off(aws: Amazon) -> None:
@@ -200,8 +200,8 @@ def test_no_step_runs_before_the_metadata_service_is_off(aws: Amazon) -> None:
 def test_a_guest_is_not_asked_to_shut_down(aws: Amazon) -> None:
     provider, (ref,) = fleet(aws, 1)
     provider.delete([ref])
-    (asked,) = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
-    assert (asked.params["SkipOsShutdown"], asked.params.get("Force")) == ("true", None)
+    (request,) = [r for r in aws.cloud.requests if r.action == "TerminateInstances"]
+    assert (request.params["SkipOsShutdown"], request.params.get("Force")) == ("true", None)
 
 
 def test_disks_of_others_are_not_listed(aws: Amazon) -> None:

@@ -47,14 +47,14 @@ def instances(provider: Ec2Provider) -> list[Page]:
 
 def test_a_disrupted_zone_hides_no_vm_of_another(aws: Amazon) -> None:
     provider = aws.provider()
-    here, there = aws.site.subnets[:2]
+    here, far_subnet = aws.site.subnets[:2]
     lost, _ = born(provider, here)
-    seen, ref = born(provider, there)
-    ended, gone = born(provider, there)
+    seen, ref = born(provider, far_subnet)
+    ended, gone = born(provider, far_subnet)
     provider.delete([gone])
     aws.cloud.outages.add(ZONE)
     sights = provider.look([lost, seen, ended])
-    assert {key: sight.power for key, sight in sights.items()} == {
+    assert {key: instance.power for key, instance in sights.items()} == {
         seen: Power.RUNNING,
         ended: Power.DEAD,
     }
@@ -174,15 +174,15 @@ def test_a_copied_id_makes_no_vm_ours(aws: Amazon) -> None:
         victim.backend.tags[victim.id] = tags
     assert look(provider, order) is None
     ref = provider.create(order)
-    sight = look(provider, order)
-    assert sight is not None
-    assert sight.ref == ref
+    instance = look(provider, order)
+    assert instance is not None
+    assert instance.ref == ref
     other = replace(order, user_data=b"#cloud-config\n{a: 1}\n")
     assert provider.create(other) == ref  # IdempotentParameterMismatch: it exists
     provider.delete([ref])
-    sight = look(provider, order)
-    assert sight is not None
-    assert (sight.ref, sight.power) == (ref, Power.DEAD)
+    instance = look(provider, order)
+    assert instance is not None
+    assert (instance.ref, instance.power) == (ref, Power.DEAD)
     assert all(victim.alive for victim in victims)
 
 
@@ -191,9 +191,9 @@ def test_a_spot_vm_is_found_by_name_despite_its_token(aws: Amazon) -> None:
     order = make_order(provider)
     ref = provider.create(order)
     aws.cloud.by_id[ref.id].moto.client_token = "0c1f-of-ec2"
-    sight = look(provider, order)
-    assert sight is not None
-    assert sight.ref == ref
+    instance = look(provider, order)
+    assert instance is not None
+    assert instance.ref == ref
 
 
 def test_our_id_does_not_find_anothers_spot_vm(aws: Amazon) -> None:
@@ -223,8 +223,8 @@ def test_whatever_is_wrong_with_one_saves_no_other(aws: Amazon, code: str) -> No
         if request.action == "TerminateInstances" and refs[2].id in request.all("InstanceId")
         else None
     )
-    told = provider.delete(refs)
-    assert [ref for ref, outcome in told.items() if outcome.fate is Fate.FAILED] == [refs[2]]
+    outcomes = provider.delete(refs)
+    assert [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED] == [refs[2]]
     assert [machine.id for machine in aws.cloud.alive] == [refs[2].id]
 
 

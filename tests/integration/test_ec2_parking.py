@@ -142,20 +142,20 @@ def test_what_cannot_be_parked_is_a_bad_order(aws: Amazon) -> None:
         with pytest.raises(BadOrder):
             provider.park(ref)
     for _ in range(2):  # shutting down, terminated, and forgotten
-        for wish in (provider.park, provider.wake):
+        for call in (provider.park, provider.wake):
             with pytest.raises(BadOrder):
-                wish(gone)
+                call(gone)
         aws.clock.advance(aws.cloud.tombstone + 5)
 
 
 def test_another_account_is_neither_parked_nor_woken(aws: Amazon) -> None:
     provider, _, ref = parked(aws)
     far = ref._replace(scope=ref.scope._replace(account="210987654321"))
-    asked = len(aws.cloud.requests)
-    for wish in (provider.park, provider.wake):
+    calls = len(aws.cloud.requests)
+    for call in (provider.park, provider.wake):
         with pytest.raises(Uncertain):
-            wish(far)
-    actions = {request.action for request in aws.cloud.requests[asked:]}
+            call(far)
+    actions = {request.action for request in aws.cloud.requests[calls:]}
     assert not actions & {"StopInstances", "StartInstances"}
 
 

@@ -49,10 +49,10 @@ class Guests:
 
     def start(self, instance: str, build: str, attempt: int, epoch: int) -> None:
         with self.lock:
-            known = self.highest.get(instance)
-            assert known is None or epoch >= known
+            seen_epoch = self.highest.get(instance)
+            assert seen_epoch is None or epoch >= seen_epoch
             self.highest[instance] = epoch
-            if known is None:
+            if seen_epoch is None:
                 self.starts[build, attempt] += 1
 
 
@@ -102,18 +102,18 @@ def node(url: str, root: Path, cloud: Cloud, guests: Guests) -> Iterator[Ledger]
 def doctored(servers: PostgresPair, root: Path) -> None:
     """The standby is made synchronous; `doctor` fails before, and where commits do not wait."""
 
-    def told(options: str = "") -> list[str]:
+    def messages(options: str = "") -> list[str]:
         ledger = Ledger.open(f"{servers.url}{options}", data_dir=root, secret_key=KEY)
         findings = list(failover(ledger))
         ledger.close()
-        assert {one.level for one in findings} <= {Level.ERROR}
-        return [one.message for one in findings]
+        assert {finding.level for finding in findings} <= {Level.ERROR}
+        return [finding.message for finding in findings]
 
-    assert "synchronous_standby_names is empty" in told()[0]
+    assert "synchronous_standby_names is empty" in messages()[0]
     servers.make_synchronous()
-    assert told() == []
+    assert messages() == []
     for value in ("off", "local"):
-        (line,) = told(f"&options=-csynchronous_commit%3D{value}")
+        (line,) = messages(f"&options=-csynchronous_commit%3D{value}")
         assert f"synchronous_commit is {value}" in line
 
 
@@ -123,10 +123,10 @@ def test_a_failover_loses_nothing_and_does_nothing_twice(
     cloud, guests = Cloud(Wall()), Guests()
     doctored(servers, tmp_path / "doctor")
     with (
-        node(servers.url, tmp_path / "one", cloud, guests) as one,
-        node(servers.url, tmp_path / "two", cloud, guests) as two,
+        node(servers.url, tmp_path / "one", cloud, guests) as first,
+        node(servers.url, tmp_path / "two", cloud, guests) as second,
     ):
-        was = two.generation
+        was = second.generation
         builds = [f"b-{n:02}" for n in range(BUILDS)]
 
         def submit(ledger: Ledger, build: str) -> None:
@@ -141,20 +141,20 @@ def test_a_failover_loses_nothing_and_does_nothing_twice(
 
         def submits() -> None:
             for n, build in enumerate(builds):
-                submit((one, two)[n % 2], build)
+                submit((first, second)[n % 2], build)
 
         clients = threading.Thread(target=submits)
         clients.start()
-        wait_until(lambda: one.builds.counts().get("finished", 0) >= 2, seconds=60)
+        wait_until(lambda: first.builds.counts().get("finished", 0) >= 2, seconds=60)
         servers.kill_primary()
         servers.promote()
         clients.join(60)
-        wait_until(lambda: one.builds.counts() == {"finished": BUILDS}, seconds=60)
-        wait_until(lambda: not one.instances.open(), seconds=60)
-        assert {one.generation, two.generation} == {was}, "nothing was lost, so it is the same"
-        for build in map(one.builds.get, builds):
+        wait_until(lambda: first.builds.counts() == {"finished": BUILDS}, seconds=60)
+        wait_until(lambda: not first.instances.open(), seconds=60)
+        assert {first.generation, second.generation} == {was}, "nothing was lost, so it is the same"
+        for build in map(first.builds.get, builds):
             assert (build.result, build.attempt) == (Result.SUCCESS, 1)
-            lines = b"".join(chunk.data for chunk in one.logs.read(build.id))
+            lines = b"".join(chunk.data for chunk in first.logs.read(build.id))
             assert lines == b"".join(b"line %d\n" % n for n in range(LINES))
     assert Counter(guests.starts.values()) == {1: BUILDS}
     assert cloud.counts["create"] >= BUILDS

@@ -93,9 +93,9 @@ def test_a_full_disk_is_told_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     url = make_url(f"sqlite:///{tmp_path}/ledger.db")
     assert "see whether its disk is well" in str(connections.translated(error, url))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    told = str(connections.translated(error, url))
-    assert "its disk is full: disk I/O error" in told
-    assert "free some space" in told
+    message = str(connections.translated(error, url))
+    assert "its disk is full: disk I/O error" in message
+    assert "free some space" in message
 
 
 def test_config_show_and_doctor_tell_contradictions(cli: Cli, home: Path) -> None:

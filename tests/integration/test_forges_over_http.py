@@ -83,9 +83,9 @@ def test_a_job_of_gitlab_runs_at_a_server(served: tuple[Service, Pretended]) -> 
         assert service.app.ledger.builds.secrets(build.id) == {
             "GITLAB_MASKED_0": b"hunter2-hunter2"
         }
-        said: list[bytes] = []
-        assert executor.run(b"make", "build_script", lambda _, data: said.append(data)) == 3
-        assert b"build_script" in b"".join(said)
+        chunks: list[bytes] = []
+        assert executor.run(b"make", "build_script", lambda _, data: chunks.append(data)) == 3
+        assert b"build_script" in b"".join(chunks)
         other = GitlabExecutor(theirs, settings, job)
         other.clean_up()
         with pytest.raises(SandboxOver):

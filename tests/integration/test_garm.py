@@ -65,13 +65,13 @@ class Garm:
         self._monkeypatch = monkeypatch
         self._captured = capfdbinary
 
-    def __call__(self, command: str, stdin: Any = None, **said: str) -> SimpleNamespace:
+    def __call__(self, command: str, stdin: Any = None, **values: str) -> SimpleNamespace:
         environment = {
             "GARM_COMMAND": command,
             "GARM_CONTROLLER_ID": self.controller,
             "GARM_PROVIDER_CONFIG_FILE": str(self.config),
             "GARM_INTERFACE_VERSION": "v0.1.1",
-            **said,
+            **values,
         }
         data = json.dumps(stdin).encode() if stdin is not None else b""
         with self._monkeypatch.context() as patch:
@@ -248,7 +248,7 @@ def test_a_call_that_is_none_of_garms_fails(garm: Garm) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         b'{"instance-token": "t0ken"}',
         b'{"name": "x", "instance-token": ["t0ken"]}',
@@ -256,16 +256,16 @@ def test_a_call_that_is_none_of_garms_fails(garm: Garm) -> None:
         b"[]",
     ],
 )
-def test_an_error_repeats_no_token(said: bytes) -> None:
+def test_an_error_repeats_no_token(answer: bytes) -> None:
     """GARM writes what we say to its log."""
     with pytest.raises(ConfigError, match="stdin") as caught:
-        bootstrap.read(said)
+        bootstrap.read(answer)
     assert "t0ken" not in str(caught.value)
 
 
 def test_what_a_pool_leaves_open_is_as_configured() -> None:
-    said = {"name": "g", "flavor": "default", "image": "default", "instance-token": "t"}
-    wanted = bootstrap.read(json.dumps(said).encode())
+    values = {"name": "g", "flavor": "default", "image": "default", "instance-token": "t"}
+    wanted = bootstrap.read(json.dumps(values).encode())
     made = bootstrap.request(wanted, GarmSettings(), "c", "p", 0)
     assert made.container == RUNNER_IMAGE
 
@@ -274,11 +274,11 @@ def test_a_private_image_is_pulled_by_garms_login(monkeypatch: pytest.MonkeyPatc
     login = {"auths": {"ghcr.io": {"username": "u", "password": "p4ss"}}}
     monkeypatch.setenv("LOGINS", json.dumps(login))
     settings = GarmSettings(registry="LOGINS")
-    said = {"name": "g", "flavor": "default", "instance-token": "t", "image": "ghcr.io/acme/r:1"}
-    made = bootstrap.request(bootstrap.read(json.dumps(said).encode()), settings, "c", "p", 0)
+    values = {"name": "g", "flavor": "default", "instance-token": "t", "image": "ghcr.io/acme/r:1"}
+    made = bootstrap.request(bootstrap.read(json.dumps(values).encode()), settings, "c", "p", 0)
     assert b"p4ss" in made.secrets[made.registry_secret or ""]
-    said["image"] = "evil.example.org/r"
-    made = bootstrap.request(bootstrap.read(json.dumps(said).encode()), settings, "c", "p", 0)
+    values["image"] = "evil.example.org/r"
+    made = bootstrap.request(bootstrap.read(json.dumps(values).encode()), settings, "c", "p", 0)
     assert (made.registry_secret, [*made.secrets]) == (None, ["GARM_INSTANCE_TOKEN"])
 
 
@@ -323,23 +323,23 @@ def test_the_runner_is_configured_and_told_of(tmp_path: Path, jit: str) -> None:
         umask=0o022,
     )
     assert done.returncode == 3, done.stderr
-    told = notes.read_text()
-    assert "the-token" not in told  # no command line has it
-    assert "run  unset 0022" in told, "files of a job are for its other users too"
-    assert '"status": "idle"' in told
-    assert "https://garm/c/status" in told
+    calls = notes.read_text()
+    assert "the-token" not in calls  # no command line has it
+    assert "run  unset 0022" in calls, "files of a job are for its other users too"
+    assert '"status": "idle"' in calls
+    assert "https://garm/c/status" in calls
     if jit == "1":
         for name in ("runner", "credentials", "credentials_rsaparams"):
             file = home / f".{name}"
             assert file.read_text() == f"of https://garm/m/credentials/{name}\n"
             assert file.stat().st_mode & 0o777 == 0o600
     else:
-        assert "--ephemeral" in told
-        assert "(of https://garm/m/runner-registration-token/)" in told
-        assert '"agent_id": 12' in told
+        assert "--ephemeral" in calls
+        assert "(of https://garm/m/runner-registration-token/)" in calls
+        assert '"agent_id": 12' in calls
 
 
-@pytest.mark.parametrize("said", [b"[" * 100_000, b"5", b"\xff", b'"x"'])
-def test_extra_specs_that_are_no_table_are_refused(said: bytes) -> None:
+@pytest.mark.parametrize("specs", [b"[" * 100_000, b"5", b"\xff", b'"x"'])
+def test_extra_specs_that_are_no_table_are_refused(specs: bytes) -> None:
     with pytest.raises(ConfigError, match="extra_specs: not a table"):
-        bootstrap.extra_specs(base64.b64encode(said).decode())
+        bootstrap.extra_specs(base64.b64encode(specs).decode())

@@ -305,8 +305,8 @@ def test_one_that_may_not_be_deleted_saves_no_other(gce: Google) -> None:
     gce.cloud.faults.on_request = lambda r: (
         FORBIDDEN if (r.action, r.path.get("instance")) == refused else None
     )
-    told = provider.delete(refs)
-    assert {ref for ref, outcome in told.items() if outcome.fate is Fate.FAILED} == {refs[2]}
+    outcomes = provider.delete(refs)
+    assert {ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED} == {refs[2]}
     assert [m.instance for m in gce.cloud.alive] == [refs[2].id]
 
 

@@ -16,7 +16,7 @@ from vmrunner.model import Spec
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("values", "named"),
     [
         ({"project": None}, "project: none"),
         ({"project": "Acme"}, "project: 'Acme'"),
@@ -30,16 +30,16 @@ from vmrunner.model import Spec
     ],
 )
 def test_an_impossible_value_is_named_before_anything_is_asked(
-    gce: Google, said: dict[str, Any], named: str
+    gce: Google, values: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"providers\.google\.{named}") as raised:
-        gce.provider(**said)
+        gce.provider(**values)
     assert raised.value.hint
     assert gce.cloud.requests == []
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("values", "named"),
     [
         ({"zones": ()}, r"providers\.google\.zones: none"),
         ({"image": "family/nothing"}, "image family/nothing"),
@@ -48,10 +48,10 @@ def test_an_impossible_value_is_named_before_anything_is_asked(
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_launched(
-    gce: Google, said: dict[str, Any], named: str
+    gce: Google, values: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(BadOrder, match=named) as raised:
-        gce.provider(**said).offers(Spec())
+        gce.provider(**values).offers(Spec())
     assert raised.value.hint
     assert gce.cloud.machines == []
 

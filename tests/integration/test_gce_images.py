@@ -29,7 +29,7 @@ def left(
 ) -> ImageRequest:
     """What Packer leaves of a build that began now; its request."""
     now = gce.cloud.now()
-    said = ImageRequest(
+    request = ImageRequest(
         image=ids.image_id(),
         builder=ids.instance_id(),
         installation=INSTALLATION,
@@ -41,12 +41,12 @@ def left(
         deadline=now + 3600,
         max_ttl=14_400.0,
     )
-    tags = {key: value for key, value in said.tags.items() if marked or key != FINISH_BY}
+    tags = {key: value for key, value in request.tags.items() if marked or key != FINISH_BY}
     gce.cloud.image(name, family=family, labels=labels(tags), **more)
-    return said
+    return request
 
 
-def there(gce: Google) -> set[str]:
+def images_left(gce: Google) -> set[str]:
     return {name for name in gce.cloud.images(gce.project) if name != "vmrunner-1"}
 
 
@@ -80,13 +80,15 @@ def test_what_no_build_finished_ends_and_all_else_stays(gce: Google) -> None:
     assert gce.cloud.images(gce.project)["finished"]["family"] == "vmrunner-candidates"
     gce.clock.advance(4500 - 60)
     reap(gce, provider)
-    assert {"pending", "failed", "ready"} <= there(gce)
+    assert {"pending", "failed", "ready"} <= images_left(gce)
     assert late(gce, provider) == []
     gce.clock.advance(120)
     assert made.finish_by < provider.now()
-    assert late(gce, provider) == [f"global/images/{one}" for one in ("failed", "pending", "ready")]
+    assert late(gce, provider) == [
+        f"global/images/{name}" for name in ("failed", "pending", "ready")
+    ]
     reap(gce, provider)
-    assert there(gce) == {*lasting, "of-a-family-of-that-name", "finished"}
+    assert images_left(gce) == {*lasting, "of-a-family-of-that-name", "finished"}
     assert late(gce, provider) == []
 
 
@@ -96,9 +98,11 @@ def test_who_may_not_list_images_sweeps_all_else(gce: Google) -> None:
     provider = gce.provider()
     pages = list(provider.sweep())
     assert {page.kind for page in pages if page.error} == {Kind.IMAGE}
-    told = [one for one in provider.check() if one.check == "sweep"]
-    assert [(one.level, "image" in one.message) for one in told] == [(Level.WARNING, True)]
-    assert "gcp/role.yaml" in told[0].fix
+    findings = [finding for finding in provider.check() if finding.check == "sweep"]
+    assert [(finding.level, "image" in finding.message) for finding in findings] == [
+        (Level.WARNING, True)
+    ]
+    assert "gcp/role.yaml" in findings[0].fix
 
 
 def test_nothing_is_promoted_into_a_family_of_leftovers(gce: Google) -> None:

@@ -136,20 +136,20 @@ def test_who_may_not_list_is_not_asked_for_each_zone(gce: Google) -> None:
 def test_a_silent_place_is_not_asked_for_other_kinds(gce: Google) -> None:
     provider = gce.provider()
     near, away = born(provider, 0), gce.site.zones[1]
-    asked: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
 
     def silent(request: GceRequest) -> RequestFate | None:
         place = request.path.get("zone", "")
         if not (request.action.endswith("aggregatedList") or place == away):
             return None
-        asked[f"{request.action} {place}".strip()] += 1
+        calls[f"{request.action} {place}".strip()] += 1
         gce.clock.advance(30)
         return LOST_REQUEST
 
     gce.cloud.faults.on_request = silent
     began = gce.clock()
     assert kinds_seen(provider, near.scope.place)[0] == {Kind.INSTANCE, Kind.DISK}
-    assert asked == {
+    assert calls == {
         "instances.aggregatedList": 1,
         f"instances.list {away}": 1,
         "addresses.aggregatedList": 1,

@@ -101,7 +101,7 @@ def test_a_late_twin_of_a_parking_stops_no_build(gce: Google) -> None:
     gce.cloud.faults.fail("instances.suspend", LOST_ANSWER)
     with pytest.raises(Uncertain):
         provider.park(ref)
-    (twin,) = [one for one in gce.cloud.requests if one.action == "instances.suspend"]
+    (twin,) = [request for request in gce.cloud.requests if request.action == "instances.suspend"]
     provider.wake(ref)
     gce.instances.suspend_unary(
         request={
@@ -137,7 +137,9 @@ def test_one_that_is_still_being_suspended_is_woken_later(gce: Google) -> None:
         (FORBIDDEN, CredentialsRefused),
         (INTERNAL, Uncertain),
     ],
-    ids=lambda one: getattr(one, "code", one.__name__ if isinstance(one, type) else str(one)),
+    ids=lambda param: getattr(
+        param, "code", param.__name__ if isinstance(param, type) else str(param)
+    ),
 )
 def test_a_wake_that_fails_says_what_it_means(
     gce: Google, trouble: Any, error: type[ProviderError]

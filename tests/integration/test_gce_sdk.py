@@ -68,8 +68,8 @@ def test_a_wait_answered_at_once_is_not_repeated_at_once(gce: Google) -> None:
     order = make_order(provider)
     gce.cloud.sleep = lambda _: None  # the server keeps no answer back
     ref = provider.create(order)
-    asked = gce.cloud.count("zoneOperations.wait")
-    assert 2 <= asked <= 10 / operations.TURN + 1
+    waits = gce.cloud.count("zoneOperations.wait")
+    assert 2 <= waits <= 10 / operations.TURN + 1
     seen = look(provider, order, ref)
     assert seen is not None
     assert seen.power is Power.RUNNING
@@ -88,14 +88,14 @@ def test_an_endless_operation_is_not_waited_for_for_ever(gce: Google) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (ValueError("Unknown field for DeleteInstanceRequest: no_graceful_shutdown"), "--upgrade"),
         (TypeError("Parameter to MergeFrom() must be instance of same class"), "MergeFrom"),
     ],
 )
 def test_an_sdk_too_old_fails_the_call_alone(
-    gce: Google, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    gce: Google, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     provider = gce.provider()
     refs = [provider.create(make_order(provider)) for _ in range(2)]
@@ -117,14 +117,14 @@ def test_an_sdk_too_old_fails_the_call_alone(
     monkeypatch.setattr(GceClient, "_client", broken)
     for outcome in provider.delete(refs).values():
         assert outcome.fate is Fate.FAILED
-        assert said in outcome.error
+        assert message in outcome.error
     assert all(page.error for page in provider.sweep() if page.kind is Kind.INSTANCE)
 
 
 def test_all_that_is_called_is_known_to_the_sdk() -> None:
     from vmrunner.providers.gce import client as calls
 
-    for api in (one for one in vars(calls).values() if isinstance(one, GceApi)):
+    for api in (api_of for api_of in vars(calls).values() if isinstance(api_of, GceApi)):
         service = getattr(calls.compute_v1, f"{api.service}Client")
         assert callable(getattr(service, api.method)), api
     fields = calls.compute_v1.DeleteInstanceRequest.meta.fields
@@ -135,7 +135,7 @@ def test_all_that_is_called_is_known_to_the_sdk() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine_type", "said", "disk_type"),
+    ("machine_type", "configured", "disk_type"),
     [
         ("e2-standard-2", None, "pd-balanced"),
         ("n4-standard-2", None, "hyperdisk-balanced"),
@@ -143,9 +143,9 @@ def test_all_that_is_called_is_known_to_the_sdk() -> None:
     ],
 )
 def test_a_vm_boots_from_a_disk_that_its_type_takes(
-    gce: Google, machine_type: str, said: str | None, disk_type: str
+    gce: Google, machine_type: str, configured: str | None, disk_type: str
 ) -> None:
-    provider = gce.provider(machine_types=(machine_type,), disk_type=said)
+    provider = gce.provider(machine_types=(machine_type,), disk_type=configured)
     provider.create(make_order(provider))
     (disk,) = gce.cloud.disks
     assert disk["type"].endswith(f"/diskTypes/{disk_type}")
@@ -183,7 +183,7 @@ def test_filters_quote_what_they_compare(gce: Google) -> None:
     look(provider, make_order(provider), ref)
     list(provider.check())
     provider.imaging().images()
-    asked: list[GceRequest] = [r for r in gce.cloud.requests if "filter" in r.query]
-    assert len(asked) >= 3
-    assert all('"' in json.dumps(r.query["filter"])[1:-1] for r in asked)
+    requests: list[GceRequest] = [r for r in gce.cloud.requests if "filter" in r.query]
+    assert len(requests) >= 3
+    assert all('"' in json.dumps(r.query["filter"])[1:-1] for r in requests)
     assert gce.cloud.rejected == []

@@ -29,14 +29,14 @@ DEPLOY: Final = Path(__file__).parents[2] / "deploy/gcp"
 
 
 def sweep(gce: Google, *, dry_run: bool = False, **more: Any) -> dict[str, Any]:
-    said = {
+    values = {
         "installation": INSTALLATION,
         "project": gce.project,
         "grace": GRACE,
         "max_ttl": MAX_TTL,
     }
     return guard.guard(
-        guard.Settings(**{**said, **more}),
+        guard.Settings(**{**values, **more}),
         requests.Session(),
         gce.cloud.now(),
         base=f"{gce.cloud.url}/compute/v1",
@@ -46,9 +46,9 @@ def sweep(gce: Google, *, dry_run: bool = False, **more: Any) -> dict[str, Any]:
 
 def labelled(gce: Google, late: float = GRACE + 1, **more: str) -> dict[str, str]:
     """The labels of something that is so many seconds past its deadline."""
-    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
-    said.setdefault("expires_at", str(int(gce.cloud.now() - late)))
-    return {f"vmrunner-{key.replace('_', '-')}": value for key, value in said.items()}
+    values = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
+    values.setdefault("expires_at", str(int(gce.cloud.now() - late)))
+    return {f"vmrunner-{key.replace('_', '-')}": value for key, value in values.items()}
 
 
 def launch(gce: Google, labels: dict[str, str]) -> Any:
@@ -292,7 +292,7 @@ def job_of(gce: Google) -> str:
 
 
 @pytest.mark.parametrize(
-    ("job", "level", "said"),
+    ("job", "level", "message"),
     [
         (None, "error", "nothing invokes it"),
         ({"state": "PAUSED"}, "error", "its schedule is PAUSED"),
@@ -303,26 +303,26 @@ def job_of(gce: Google) -> str:
     ],
 )
 def test_doctor_tells_of_the_guard(
-    gce: Google, job: dict[str, Any] | None, level: str, said: str
+    gce: Google, job: dict[str, Any] | None, level: str, message: str
 ) -> None:
     email, name = f"{name_of(INSTALLATION)}@{gce.project}.iam.gserviceaccount.com", job_of(gce)
     gce.cloud.accounts[email] = {"description": f"last-pass={int(gce.cloud.now()) - 100}"}
     if job is not None:
-        told = {"name": name, "state": "ENABLED", **job}
-        if "ago" in told:
-            at = datetime.fromtimestamp(gce.cloud.now() - told.pop("ago"), UTC)
-            told["lastAttemptTime"] = at.isoformat().replace("+00:00", "Z")
-        gce.cloud.jobs[name] = told
+        schedule = {"name": name, "state": "ENABLED", **job}
+        if "ago" in schedule:
+            at = datetime.fromtimestamp(gce.cloud.now() - schedule.pop("ago"), UTC)
+            schedule["lastAttemptTime"] = at.isoformat().replace("+00:00", "Z")
+        gce.cloud.jobs[name] = schedule
     provider = gce.provider(guard="europe-west1")
-    (found,) = [one for one in provider.check() if one.check == "guard"]
-    assert (found.level.value, said in found.message) == (level, True), found.message
+    (found,) = [finding for finding in provider.check() if finding.check == "guard"]
+    assert (found.level.value, message in found.message) == (level, True), found.message
 
 
 def test_without_a_guard_doctor_and_first_launch_warn(
     gce: Google,
 ) -> None:
     provider = gce.provider()
-    (found,) = [one for one in provider.check() if one.check == "guard"]
+    (found,) = [finding for finding in provider.check() if finding.check == "guard"]
     assert found.level is Level.WARNING
     assert "nothing in the project ends one that was stopped" in found.message
     assert tuple(provider.unguarded()) == (found,)
@@ -385,8 +385,8 @@ def test_the_role_of_the_guard_names_what_it_calls(gce: Google) -> None:
     gce.cloud.requests.clear()
     gce.cloud.faults.fail("instances.aggregatedList", *[INTERNAL] * guard.TRIES)
     assert sweep(gce)["failures"] == []
-    asked = {permission(request.action) for request in gce.cloud.requests}
-    assert permissions("guard-role.yaml") == asked | {"compute.globalAddresses.delete"}
+    requested = {permission(request.action) for request in gce.cloud.requests}
+    assert permissions("guard-role.yaml") == requested | {"compute.globalAddresses.delete"}
 
 
 def test_the_guard_and_the_driver_use_the_same_words() -> None:

@@ -43,9 +43,9 @@ def test_the_function_waits_for_the_roles_of_its_build_account(
     member = made["google_project_iam_member.build"]
     assert member["member"] == "${google_service_account.build.member}"
     assert member["for_each"] == "${local.building}"
-    (known,) = (block["building"] for block in module["locals"])
+    (building,) = (block["building"] for block in module["locals"])
     for role in ("artifactregistry.writer", "logging.logWriter", "storage.objectViewer"):
-        assert f"roles/{role}" in str(known)
+        assert f"roles/{role}" in str(building)
 
 
 def test_the_alert_waits_until_there_is_a_metric(made: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def test_the_alert_waits_until_there_is_a_metric(made: dict[str, Any]) -> None:
 def test_each_provider_is_of_one_major_version(module: dict[str, Any]) -> None:
     (needed,) = (block["required_providers"][0] for block in module["terraform"])
     assert needed.keys() == {"archive", "google", "time"}
-    assert all(re.fullmatch(r"~> \d+\.\d+", one["version"]) for one in needed.values())
+    assert all(re.fullmatch(r"~> \d+\.\d+", provider["version"]) for provider in needed.values())
 
 
 def test_the_guard_gets_the_very_packages_that_were_looked_at() -> None:

@@ -53,13 +53,13 @@ def python_client(tmp_path: Path) -> Path:
     """A directory with the generated package and the program that uses it."""
     place = tmp_path / "client"
     place.mkdir()
-    told = run(
+    output = run(
         Path(sys.executable).with_name("openapi-python-client"), "generate", "--path", DOCUMENT,
         "--config", CLIENTS / "generate.yaml", "--meta", "none", "--fail-on-warning",
         "--output-path", "vmrunner_client",
         cwd=place,
     )  # fmt: skip
-    assert "WARNING" not in told
+    assert "WARNING" not in output
     shutil.copy(CLIENTS / "use.py", place)
     return place
 
@@ -119,12 +119,12 @@ def test_a_generated_typescript_client_works(
 
 
 def test_spectral_finds_nothing(node_modules: Path) -> None:
-    told = run(
+    output = run(
         node_modules / ".bin/spectral", "lint", DOCUMENT, "--ruleset", CLIENTS / "spectral.yaml",
         "--fail-severity", "hint",
         cwd=CLIENTS,
     )  # fmt: skip
-    assert "No results with a severity of 'hint' or higher found" in told
+    assert "No results with a severity of 'hint' or higher found" in output
 
 
 def test_the_lock_of_node_names_no_host() -> None:

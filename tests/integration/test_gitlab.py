@@ -218,8 +218,11 @@ def test_a_jobs_author_cannot_pass_for_another_job(gitlab: Gitlab) -> None:
     """Variables are the author's; the file with GitLab's answer is not."""
     mine = gitlab.environment(14, {})
     assert gitlab.call(["prepare"], mine)[0] == 0
-    for said in ({"CI_JOB_ID": "14"}, {"CI_JOB_ID": "14", "CI_SERVER_URL": "https://evil.example"}):
-        theirs = gitlab.environment(15, said)
+    for changes in (
+        {"CI_JOB_ID": "14"},
+        {"CI_JOB_ID": "14", "CI_SERVER_URL": "https://evil.example"},
+    ):
+        theirs = gitlab.environment(15, changes)
         assert gitlab.call(["cleanup"], theirs)[0] == 0
     (build,) = gitlab.builds(14)
     assert build.cancel is None
@@ -323,7 +326,7 @@ def test_a_private_image_is_pulled_by_the_jobs_login(gitlab: Gitlab) -> None:
         {"type": "registry", "url": place, "username": "gitlab-ci-token", "password": "j0b-login"}
         for place in ("registry.example.org", "registry2.example.org")
     ]
-    for number, (image, said) in enumerate(
+    for number, (image, login) in enumerate(
         [("registry.example.org/a", "0wn-login"), ("registry2.example.org/a", "j0b-login"),
          ("evil.example.org/a", ""), ("", "")]
     ):  # fmt: skip
@@ -333,15 +336,15 @@ def test_a_private_image_is_pulled_by_the_jobs_login(gitlab: Gitlab) -> None:
         (build,) = gitlab.builds(190 + number)
         with gitlab.ledger() as ledger:
             found = ledger.builds.secrets(build.id)
-        assert (build.spec.registry_secret is not None) == bool(said)
-        assert said in str(found.get(build.spec.registry_secret or "", ""))
+        assert (build.spec.registry_secret is not None) == bool(login)
+        assert login in str(found.get(build.spec.registry_secret or "", ""))
         assert gitlab.call(["cleanup"], env)[0] == 0
 
 
 def test_a_job_is_what_gitlab_answered(tmp_path: Path) -> None:
     stand_in = GitlabRunnerStandIn(tmp_path, lambda *_: (0, b""))
-    said = {"CI_JOB_ID": "6", "CI_JOB_TIMEOUT": "99999", "CI_PROJECT_PATH": "other/team"}
-    env = stand_in.environment(5, said)
+    values = {"CI_JOB_ID": "6", "CI_JOB_TIMEOUT": "99999", "CI_PROJECT_PATH": "other/team"}
+    env = stand_in.environment(5, values)
     found = jobs.read(env)
     assert (found.id, found.server, found.timeout) == ("5", "gitlab.example.org", 1800.0)
     assert (found.project, found.masked) == ("acme/app", (MASKED,))
@@ -376,8 +379,8 @@ def test_a_job_is_what_gitlab_answered(tmp_path: Path) -> None:
 def test_an_answer_that_is_none_names_no_job(tmp_path: Path, changed: Any) -> None:
     """Variables would name one: another's, if the author likes."""
     stand_in = GitlabRunnerStandIn(tmp_path, lambda *_: (0, b""))
-    said = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://other.example"}
-    env = stand_in.environment(5, said)
+    values = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://other.example"}
+    env = stand_in.environment(5, values)
     file = Path(env["JOB_RESPONSE_FILE"])
     if isinstance(changed, dict):
         changed = json.dumps(json.loads(file.read_text()) | changed)
@@ -389,5 +392,7 @@ def test_an_answer_that_is_none_names_no_job(tmp_path: Path, changed: Any) -> No
 
 @pytest.mark.parametrize("timeout", ["inf", "nan", "-1", "1e999", "soon", ""])
 def test_a_timeout_that_is_none_is_not_taken(timeout: str) -> None:
-    said = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://x.example", "CI_JOB_TIMEOUT": timeout}
-    assert jobs.read({f"CUSTOM_ENV_{name}": one for name, one in said.items()}).timeout is None
+    values = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://x.example", "CI_JOB_TIMEOUT": timeout}
+    assert (
+        jobs.read({f"CUSTOM_ENV_{name}": value for name, value in values.items()}).timeout is None
+    )

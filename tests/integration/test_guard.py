@@ -31,8 +31,13 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
 
 
 def settings(**more: Any) -> guard.Settings:
-    said = {"installation": INSTALLATION, "regions": (REGION,), "grace": GRACE, "max_ttl": MAX_TTL}
-    return guard.Settings(**{**said, **more})
+    values = {
+        "installation": INSTALLATION,
+        "regions": (REGION,),
+        "grace": GRACE,
+        "max_ttl": MAX_TTL,
+    }
+    return guard.Settings(**{**values, **more})
 
 
 def sweep(aws: Amazon, **more: Any) -> dict[str, Any]:
@@ -66,18 +71,18 @@ def test_of_everything_only_what_is_ours_and_expired_ends(aws: Amazon) -> None:
     expected: set[str] = set()
     unreadable: set[str] = set()
     for age, ids in made.items():
-        for number, (name, (installation, role, said)) in enumerate(zip(ids, mixes, strict=True)):
+        for number, (name, (installation, role, expiry)) in enumerate(zip(ids, mixes, strict=True)):
             machine = aws.cloud.by_id[name]
             machine.protected = number % 4 == 0
-            expires = str(int(aws.cloud.now() - said)) if isinstance(said, float) else said
+            expires = str(int(aws.cloud.now() - expiry)) if isinstance(expiry, float) else expiry
             tags = {"installation": installation, "role": role, "expires-at": expires}
             machine.backend.tags[name] = {
                 f"vmrunner:{key}": value for key, value in tags.items() if value is not None
             }
             if installation == INSTALLATION and role in ("build", "pool", "image"):
-                plain = isinstance(said, float) or said == "9" * 12
+                plain = isinstance(expiry, float) or expiry == "9" * 12
                 unreadable |= set() if plain else {name}
-                past = said == GRACE + 1 if plain else age == "old"
+                past = expiry == GRACE + 1 if plain else age == "old"
                 expected |= {name} if past else set()
     report = sweep(aws)
     dead = {machine.id for machine in aws.cloud.machines if not machine.alive}
@@ -123,13 +128,13 @@ def test_it_says_what_it_ended_and_ends_it_once(aws: Amazon) -> None:
 
 
 def test_it_sweeps_all_enabled_regions_or_those_named(aws: Amazon) -> None:
-    here, there = launch(aws, tagged(aws)), launch(aws, tagged(aws), FAR)
+    here, far_vm = launch(aws, tagged(aws)), launch(aws, tagged(aws), FAR)
     assert names(sweep(aws, regions=(REGION,))) == {here.id}
-    assert there.alive
+    assert far_vm.alive
     report = sweep(aws, regions=())
     assert {line["region"] for line in report["ended"]} == {FAR}
     assert {REGION, FAR} < set(report["regions"])
-    assert not there.alive
+    assert not far_vm.alive
 
 
 def test_any_installation_where_that_is_wished(aws: Amazon) -> None:
@@ -182,8 +187,8 @@ def test_every_kind_that_bills_ends_when_it_is_past(aws: Amazon) -> None:
     assert {line["kind"] for line in report["ended"]} >= set(mine) - {"spot_request"}
     assert not left(aws) & set(mine.values())
     assert set(theirs.values()) | set(inside.values()) <= left(aws)
-    asked = [r.params for r in aws.cloud.requests if r.action == "DescribeSnapshots"]
-    assert {params["Owner.1"] for params in asked} == {"self"}  # and not all the world's
+    requests = [r.params for r in aws.cloud.requests if r.action == "DescribeSnapshots"]
+    assert {params["Owner.1"] for params in requests} == {"self"}  # and not all the world's
 
 
 def test_a_disk_or_interface_in_use_is_left_alone(aws: Amazon) -> None:
@@ -236,14 +241,14 @@ def test_schedules_of_this_installation_that_fired_long_ago(aws: Amazon) -> None
     assert names(report) == {"vm-past", *(f"vm-past-{n:02}" for n in range(60))}
     assert names(report, "unreadable") == {"vm-odd"}
 
-    def there(group: str) -> set[str]:
+    def schedules_in(group: str) -> set[str]:
         found = client.list_schedules(GroupName=group)["Schedules"]
-        return {one["Name"] for one in found}
+        return {schedule["Name"] for schedule in found}
 
-    assert there(own) == {"vm-due", "guard", "vm-odd"}
-    assert there(foreign) == there(f"{own}-not") == {"vm-past", "vm-due", "guard"}
+    assert schedules_in(own) == {"vm-due", "guard", "vm-odd"}
+    assert schedules_in(foreign) == schedules_in(f"{own}-not") == {"vm-past", "vm-due", "guard"}
     sweep(aws, installation="*")
-    assert there(foreign) == {"vm-due", "guard"}
+    assert schedules_in(foreign) == {"vm-due", "guard"}
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
@@ -284,8 +289,8 @@ def test_a_denied_kind_is_raised_and_holds_no_other_back(
 def environment(aws: Amazon, monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
     """The function's; it goes by its own clock, so the cloud's is set to that."""
     aws.cloud.skew = time.time() - aws.clock()
-    said = {"INSTALLATION": INSTALLATION, "REGIONS": REGION, "MAX_TTL": "14400", **more}
-    for name, value in said.items():
+    values = {"INSTALLATION": INSTALLATION, "REGIONS": REGION, "MAX_TTL": "14400", **more}
+    for name, value in values.items():
         monkeypatch.setenv(f"VMRUNNER_{name}", value)
 
 
@@ -344,7 +349,7 @@ def test_a_disrupted_zone_saves_no_vm_of_another(
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between its retries
 
-    def there(number: int) -> Ec2Machine:
+    def launched_in(number: int) -> Ec2Machine:
         provider = provider_of(aws)
         place = aws.site.subnets[number]
         offer = next(offer for offer in provider.offers(Spec()) if offer.place == place)
@@ -353,7 +358,7 @@ def test_a_disrupted_zone_saves_no_vm_of_another(
             machine.backend.tags[name] = tagged(aws)
         return machine
 
-    machines = [there(number) for number in (0, 1, 1, 2)]
+    machines = [launched_in(number) for number in (0, 1, 1, 2)]
     aws.cloud.outages.add(f"{REGION}a")
     report = sweep(aws)
     assert [machine.alive for machine in machines] == [True, False, False, False]

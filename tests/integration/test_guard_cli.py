@@ -142,7 +142,9 @@ def test_what_is_made_is_as_it_should_be(aws: Amazon, run: Run) -> None:
     iam = client(aws, "iam")
     for role, service in ((NAME, "lambda"), (f"{NAME}-schedule", "scheduler")):
         trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]["Statement"]
-        assert [one["Principal"] for one in trust] == [{"Service": f"{service}.amazonaws.com"}]
+        assert [statement["Principal"] for statement in trust] == [
+            {"Service": f"{service}.amazonaws.com"}
+        ]
     alarms = client(aws, "cloudwatch").describe_alarms()["MetricAlarms"]
     found = {alarm["AlarmName"].removeprefix(f"{NAME}-"): alarm for alarm in alarms}
     silent = found["silent"]
@@ -194,10 +196,10 @@ def test_install_mends_what_differs_and_says_so(aws: Amazon, run: Run, config: P
 
 def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, run: Run) -> None:
     def variables() -> dict[str, str]:
-        told = client(aws, "lambda").get_function_configuration(FunctionName=NAME)
+        function = client(aws, "lambda").get_function_configuration(FunctionName=NAME)
         return {
             key.removeprefix("VMRUNNER_"): value
-            for key, value in told["Environment"]["Variables"].items()
+            for key, value in function["Environment"]["Variables"].items()
         }
 
     parts(
@@ -288,8 +290,8 @@ def test_doctor_tells_of_the_guard(
     def finding() -> tuple[str, str]:
         main(("doctor", "aws", "-o", "json"))
         items = json.loads(capfd.readouterr().out)["items"]
-        (one,) = [item for item in items if item["check"] == "aws: guard"]
-        return one["level"], f"{one['message']} | {one['fix']}"
+        (match,) = [item for item in items if item["check"] == "aws: guard"]
+        return match["level"], f"{match['message']} | {match['fix']}"
 
     level, text = finding()
     assert level == "warning"
@@ -347,15 +349,17 @@ def test_what_terraform_made_is_looked_at_and_left_to_it(aws: Amazon, run: Run) 
     parts(run, "install", "aws", code=0)
     lambda_ = client(aws, "lambda")
     lambda_.update_function_code(FunctionName=NAME, ZipFile=b"PK\x05\x06" + bytes(18))
-    said = f"vmrunner's guard (Terraform), source sha256 {documents.fingerprint()}"
-    lambda_.update_function_configuration(FunctionName=NAME, Description=said)
+    description = f"vmrunner's guard (Terraform), source sha256 {documents.fingerprint()}"
+    lambda_.update_function_configuration(FunctionName=NAME, Description=description)
     assert set(states(run, 0).values()) == {"present"}
     aws.cloud.requests.clear()
     for command in ("install", "remove"):
         code, _, err = run(command, "aws")
         assert (code, "terraform apply" in err) == (5, True)
     assert changes(aws) == []
-    lambda_.update_function_configuration(FunctionName=NAME, Description=said.replace("a", "b"))
+    lambda_.update_function_configuration(
+        FunctionName=NAME, Description=description.replace("a", "b")
+    )
     lambda_.update_function_configuration(
         FunctionName=NAME, Description=f"(Terraform), source sha256 {'0' * 64}"
     )
@@ -366,7 +370,7 @@ def test_what_terraform_made_is_looked_at_and_left_to_it(aws: Amazon, run: Run) 
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "message"),
     [
         (("install", "aws", "--region", "Ireland"), 2, "--region: 'Ireland' (one such as"),
         (("install", "aws", "--grace", "2d"), 2, "--grace: "),
@@ -381,9 +385,9 @@ def test_what_terraform_made_is_looked_at_and_left_to_it(aws: Amazon, run: Run) 
         (("policy", "aws", "--for", "everybody"), 2, "everybody"),
     ],
 )
-def test_bad_input(aws: Amazon, run: Run, argv: tuple[str, ...], code: int, said: str) -> None:
+def test_bad_input(aws: Amazon, run: Run, argv: tuple[str, ...], code: int, message: str) -> None:
     got, _, err = run(*argv)
-    assert (got, said in err) == (code, True), err
+    assert (got, message in err) == (code, True), err
     assert err.count("\n") == 1, err
     assert changes(aws) == []
 

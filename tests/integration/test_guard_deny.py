@@ -37,7 +37,7 @@ def matches(conditions: dict[str, Any], context: dict[str, list[str]]) -> bool:
                 fits = (not have) is (wanted == "true")
             else:
                 assert operator == "ForAnyValue:StringLike"
-                fits = any(fnmatchcase(one, want) for one in have for want in wants)
+                fits = any(fnmatchcase(action, want) for action in have for want in wants)
             if not fits:
                 return False
     return True
@@ -45,11 +45,11 @@ def matches(conditions: dict[str, Any], context: dict[str, list[str]]) -> bool:
 
 def denied(policy: dict[str, Any], action: str, **context: list[str]) -> list[str]:
     """Which statements deny it. In a key of `context` `__` stands for the colon."""
-    said = {key.replace("__", ":"): values for key, values in context.items()}
+    keys = {key.replace("__", ":"): values for key, values in context.items()}
     return [
-        one["Sid"]
-        for one in policy["Statement"]
-        if one["Action"] == f"ec2:{action}" and matches(one["Condition"], said)
+        statement["Sid"]
+        for statement in policy["Statement"]
+        if statement["Action"] == f"ec2:{action}" and matches(statement["Condition"], keys)
     ]
 
 
@@ -66,16 +66,16 @@ def test_our_own_calls_pass_and_no_deadline_is_moved() -> None:
             images.promote(made, aws.cloud.now())
         bench = images.bench(WISH)
         order = make_order(provider)
-        asked = [r for r in aws.cloud.requests if r.action in ("CreateTags", "DeleteTags")]
-    assert {request.action for request in asked} == {"CreateTags", "DeleteTags"}
-    for request in asked:
+        requests = [r for r in aws.cloud.requests if r.action in ("CreateTags", "DeleteTags")]
+    assert {request.action for request in requests} == {"CreateTags", "DeleteTags"}
+    for request in requests:
         keys = [value for name, value in request.params.items() if name.endswith(".Key")]
         assert denied(policy, request.action, aws__TagKeys=keys) == []
     made_by_packer = bench.variables["image_tags"]
     assert denied(policy, "CreateTags", aws__TagKeys=list(made_by_packer)) == []
-    for born in (order, WISH.order(order.offer.scope, "m7i.large")):
-        tags = tags_of(born)
-        assert born.role in (Role.BUILD, Role.IMAGE)
+    for resource in (order, WISH.order(order.offer.scope, "m7i.large")):
+        tags = tags_of(resource)
+        assert resource.role in (Role.BUILD, Role.IMAGE)
         at_birth = denied(
             policy, "CreateTags", aws__TagKeys=list(tags), ec2__CreateAction=["RunInstances"]
         )

@@ -95,11 +95,11 @@ def test_a_pass_that_sees_no_vm_leaves_no_sign(aws: Amazon) -> None:
 def test_a_pass_that_may_end_no_vm_leaves_no_sign(aws: Amazon) -> None:
     """It lists them, and that is all: its role was changed, or somebody denies it."""
     arn = lambda_function(aws)
-    doomed = launch(aws, tagged(aws))
+    dying = launch(aws, tagged(aws))
     aws.cloud.faults.deny("TerminateInstances")
     with pytest.raises(aws_guard.GuardFailed):
         aws_guard.handler({}, invocation(arn))
-    assert (roles(aws), doomed.state) == (set(), "running")
+    assert (roles(aws), dying.state) == (set(), "running")
     aws.cloud.faults.denied.clear()
     aws_guard.handler({}, invocation(arn))
     assert roles(aws) == ALL
@@ -141,19 +141,19 @@ def test_status_and_doctor_tell_a_guard_that_never_passed(aws: Amazon) -> None:
     last = {part.name: part for part in guard.status(GuardSpec(max_ttl=14_400)).parts}["last pass"]
     assert (last.state, last.id) == (PartState.DIFFERS, "none")
     assert "never passed, or is older" in last.detail
-    (told,) = [one for one in aws.provider().check() if one.check == "guard"]
-    assert told.level is Level.ERROR
-    assert "never passed" in told.message
-    assert "vmrunner guard install" in told.fix
-    assert [one.check for one in aws.provider().unguarded()] == ["schedule", "guard"]
+    (guard_finding,) = [finding for finding in aws.provider().check() if finding.check == "guard"]
+    assert guard_finding.level is Level.ERROR
+    assert "never passed" in guard_finding.message
+    assert "vmrunner guard install" in guard_finding.fix
+    assert [finding.check for finding in aws.provider().unguarded()] == ["schedule", "guard"]
     arn = boto3.client("lambda").get_function_configuration(
         FunctionName=f"vmrunner-guard-{INSTALLATION}"
     )["FunctionArn"]
     aws_guard.handler({}, invocation(arn))
     status = guard.status(GuardSpec(max_ttl=14_400))
     assert status.well
-    (told,) = [one for one in aws.provider().check() if one.check == "guard"]
-    assert (told.level, "its last pass was" in told.message) == (Level.OK, True)
+    (guard_finding,) = [finding for finding in aws.provider().check() if finding.check == "guard"]
+    assert (guard_finding.level, "its last pass was" in guard_finding.message) == (Level.OK, True)
 
 
 def _invoked(aws: Amazon) -> None:
@@ -176,9 +176,10 @@ def installed(gce: Google, **more: Any) -> str:
     name = seen_guard.name_of(INSTALLATION)
     at = datetime.fromtimestamp(gce.cloud.now() - 60, UTC).isoformat().replace("+00:00", "Z")
     job = f"projects/{gce.project}/locations/europe-west1/jobs/{name}"
-    told = "Invokes vmrunner's guard. Roles: build, pool, image."
+    description = "Invokes vmrunner's guard. Roles: build, pool, image."
     gce.cloud.jobs[job] = {
-        "name": job, "state": "ENABLED", "description": told, "lastAttemptTime": at, "status": {},
+        "name": job, "state": "ENABLED", "description": description, "lastAttemptTime": at,
+        "status": {},
     } | more  # fmt: skip
     email = f"{name}@{gce.project}.iam.gserviceaccount.com"
     gce.cloud.accounts[email] = {"email": email}
@@ -192,22 +193,22 @@ def gcp_pass(gce: Google, email: str, *, dry_run: bool = False) -> None:
                       dry_run=dry_run)  # fmt: skip
 
 
-def told(gce: Google) -> tuple[set[str], Level, str]:
+def shown_guard(gce: Google) -> tuple[set[str], Level, str]:
     provider = gce.provider(guard="europe-west1")
-    (finding,) = [one for one in provider.check() if one.check == "guard"]
+    (finding,) = [finding for finding in provider.check() if finding.check == "guard"]
     return set(provider.guarded_roles() or ()), finding.level, finding.message
 
 
 def test_a_job_whose_function_never_passed_guards_nothing(gce: Google) -> None:
     email = installed(gce)
-    found, level, text = told(gce)
+    found, level, text = shown_guard(gce)
     assert (found, level) == (set(), Level.ERROR)
     assert "never passed, or is older" in text
     gcp_pass(gce, email)
-    found, level, text = told(gce)
+    found, level, text = shown_guard(gce)
     assert (found, level) == (ALL, Level.OK)
     gce.clock.advance(PERIODS + 1)
-    assert told(gce)[0] == set()
+    assert shown_guard(gce)[0] == set()
 
 
 def test_no_sign_where_vms_could_not_be_listed(gce: Google) -> None:
@@ -216,7 +217,7 @@ def test_no_sign_where_vms_could_not_be_listed(gce: Google) -> None:
     gce.cloud.faults.deny("instances.aggregatedList", "instances.list")
     with pytest.raises(gcp_guard.GuardFailed):
         gcp_pass(gce, email)
-    assert told(gce)[0] == set()
+    assert shown_guard(gce)[0] == set()
 
 
 def test_no_sign_where_no_vm_may_be_ended(gce: Google) -> None:
@@ -227,21 +228,21 @@ def test_no_sign_where_no_vm_may_be_ended(gce: Google) -> None:
     gce.cloud.faults.deny("instances.delete")
     with pytest.raises(gcp_guard.GuardFailed):
         gcp_pass(gce, email)
-    assert told(gce)[0] == set()
+    assert shown_guard(gce)[0] == set()
     gce.cloud.faults.denied.clear()
     gcp_pass(gce, email)
-    assert told(gce)[0] == ALL
+    assert shown_guard(gce)[0] == ALL
 
 
 def test_too_many_calls_are_no_missing_right() -> None:
     """Google answers both with 403."""
     refusals = [gcp_guard.Refused(403, reason, "") for reason in ("rateLimitExceeded", "forbidden")]
-    assert [one.denied for one in refusals] == [False, True]
+    assert [refusal.denied for refusal in refusals] == [False, True]
 
 
 def test_doctor_names_the_right_that_it_lacks(gce: Google) -> None:
     installed(gce)
     gce.cloud.faults.deny(f"GET /v1/projects/-/serviceAccounts/{next(iter(gce.cloud.accounts))}")
     provider = gce.provider(guard="europe-west1")
-    (finding,) = [one for one in provider.check() if one.check == "guard"]
+    (finding,) = [finding for finding in provider.check() if finding.check == "guard"]
     assert (finding.level, "iam.serviceAccounts.get" in finding.fix) == (Level.WARNING, True)

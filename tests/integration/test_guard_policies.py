@@ -35,8 +35,8 @@ def document(audience: Policy) -> dict[str, Any]:
 def actions(policy: dict[str, Any]) -> set[str]:
     found: set[str] = set()
     for statement in policy["Statement"]:
-        said = statement["Action"]
-        found |= {said} if isinstance(said, str) else set(said)
+        named = statement["Action"]
+        found |= {named} if isinstance(named, str) else set(named)
     return found
 
 
@@ -64,12 +64,12 @@ def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
 def test_what_ends_or_changes_something_demands_our_tag(audience: Policy) -> None:
-    births = {"ec2:RunInstances", "ec2:CreateTags"}
+    creating = {"ec2:RunInstances", "ec2:CreateTags"}
     for statement in document(audience)["Statement"]:
         assert statement["Effect"] == "Allow"
         names = actions({"Statement": [statement]})
         ec2 = {name for name in names if name.startswith("ec2:")}
-        changing = {n for n in ec2 - births if not n.partition(":")[2].startswith(READS)}
+        changing = {n for n in ec2 - creating if not n.partition(":")[2].startswith(READS)}
         # An address of ours may be with anybody: EC2 asks about both, and one must be ours.
         lost = statement["Resource"] == "arn:aws:ec2:*:*:network-interface/*"
         taken = lost and names == {"ec2:DisassociateAddress"}
@@ -81,16 +81,18 @@ def test_what_ends_or_changes_something_demands_our_tag(audience: Policy) -> Non
 
 def test_a_launch_is_allowed_with_the_drivers_own_tags() -> None:
     (allowed,) = (
-        one for one in document(Policy.VMRUNNER)["Statement"] if one["Sid"] == "LaunchWithTags"
+        statement
+        for statement in document(Policy.VMRUNNER)["Statement"]
+        if statement["Sid"] == "LaunchWithTags"
     )
     named = {arn.rpartition(":")[2].removesuffix("/*") for arn in allowed["Resource"]}
     with amazon() as aws:
         provider = aws.provider(spot="only")
         order = make_order(provider)
-        asked = create_request.request(
+        request = create_request.request(
             order, provider.options, provider.catalog.image(order.offer.image)
         )
-    for spec in asked["TagSpecifications"]:
+    for spec in request["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}
         wanted = allowed["Condition"]["StringEquals"]
         assert all(
@@ -99,7 +101,7 @@ def test_a_launch_is_allowed_with_the_drivers_own_tags() -> None:
         assert all(
             key.removeprefix("aws:RequestTag/") in tags for key in allowed["Condition"]["Null"]
         )
-    assert {spec["ResourceType"] for spec in asked["TagSpecifications"]} == named
+    assert {spec["ResourceType"] for spec in request["TagSpecifications"]} == named
 
 
 def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +123,10 @@ def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.Monk
         monkeypatch.setattr(guard.time, "time", aws.cloud.now)
         report = guard.handler({}, invocation(arn))
         assert report["failures"] == []
-        asked = {f"{request.service}:{request.action}" for request in aws.cloud.requests}
+        requested = {f"{request.service}:{request.action}" for request in aws.cloud.requests}
     allowed = actions(document(Policy.GUARD))
     beside = {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}  # Lambda's own
-    assert allowed == asked | beside
+    assert allowed == requested | beside
 
 
 def _fired(aws: Amazon) -> None:
@@ -159,13 +161,13 @@ def test_the_handler_and_the_driver_use_the_same_words() -> None:
 
 def test_nothing_is_born_without_tags_and_none_changes_later() -> None:
     policy = document(Policy.DENY_UNTAGGED)
-    assert {one["Effect"] for one in policy["Statement"]} == {"Deny"}
+    assert {statement["Effect"] for statement in policy["Statement"]} == {"Deny"}
     assert actions(policy) == {"ec2:RunInstances", "ec2:CreateTags", "ec2:DeleteTags"}
     assert len(json.dumps(policy)) < 5120  # what an organisation's policy may have
     required = {
         key.removeprefix("aws:RequestTag/")
-        for one in policy["Statement"]
-        for key in one["Condition"].get("Null", {})
+        for statement in policy["Statement"]
+        for key in statement["Condition"].get("Null", {})
         if key.startswith("aws:RequestTag/")
     }
     assert required == {f"{TAG}installation", f"{TAG}expires-at"}
@@ -191,7 +193,9 @@ def test_the_code_is_one_file_packed_the_same_each_time() -> None:
 @pytest.mark.parametrize("audience", [Policy.VMRUNNER, Policy.GUARD])
 def test_of_an_instances_attributes_only_its_protection_may_be_changed(audience: Policy) -> None:
     (lifting,) = (
-        one for one in document(audience)["Statement"] if "ModifyInstanceAttribute" in str(one)
+        statement
+        for statement in document(audience)["Statement"]
+        if "ModifyInstanceAttribute" in str(statement)
     )
     assert lifting["Action"] == "ec2:ModifyInstanceAttribute"
     assert lifting["Resource"] == "arn:aws:ec2:*:*:instance/*"

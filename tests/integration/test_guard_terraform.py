@@ -53,9 +53,9 @@ def read(name: str) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Without the marks and quotes of the parser's."""
     if isinstance(value, dict):
-        return {plain(key): plain(one) for key, one in value.items() if not key.startswith("__")}
+        return {plain(key): plain(item) for key, item in value.items() if not key.startswith("__")}
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if not isinstance(value, str):
         return value
     bare = value[1:-1] if value.startswith('"') else value
@@ -232,14 +232,14 @@ def test_the_alarms(made: dict[str, Any], parts: dict[str, GuardElement]) -> Non
     assert silent["alarm_name"] == parts["alarm silent"].id
     metrics = []
     for query in silent["metric_query"]:
-        one: dict[str, Any] = {"Id": query["id"], "ReturnData": query["return_data"]}
+        metric: dict[str, Any] = {"Id": query["id"], "ReturnData": query["return_data"]}
         if "expression" in query:
-            one["Expression"] = query["expression"]
+            metric["Expression"] = query["expression"]
         for body in query.get("metric", ()):
-            one["MetricStat"] = {
+            metric["MetricStat"] = {
                 "Metric": _metric(body), "Period": body["period"], "Stat": body["stat"],
             }  # fmt: skip
-        metrics.append(one)
+        metrics.append(metric)
     assert parts["alarm silent"].wanted() == {**_rule(silent), "Metrics": metrics}
 
 

@@ -35,8 +35,8 @@ def test_term_is_sent_from_inside_the_sandbox(guest: Guest) -> None:
     script = "trap 'echo caught; exit 0' TERM; echo begun; sleep 60 & wait"
     got = start(guest, job(script, runtime="runsc", timeout=0.5))
     assert (got.log, got.ended) == (b"begun\ncaught\n", EndFrame("build_timeout", None, ""))
-    (wish,) = guest.docker.execs
-    assert wish["Cmd"] == ["/bin/sh", "-c", "kill -TERM -1"]
+    (command,) = guest.docker.execs
+    assert command["Cmd"] == ["/bin/sh", "-c", "kill -TERM -1"]
 
 
 def test_under_runc_the_vm_sends_it(guest: Guest) -> None:

@@ -39,14 +39,14 @@ def world(tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def frame(opcode: int, data: bytes = b"", *, fin: bool = True, size: int | None = None) -> bytes:
     """A masked frame, its mask being zeros; it may say another size."""
-    told = len(data) if size is None else size
+    length = len(data) if size is None else size
     head = bytes([(0x80 if fin else 0) | opcode])
-    if told < 126:
-        head += bytes([0x80 | told])
-    elif told < 1 << 16:
-        head += bytes([0x80 | 126]) + struct.pack(">H", told)
+    if length < 126:
+        head += bytes([0x80 | length])
+    elif length < 1 << 16:
+        head += bytes([0x80 | 126]) + struct.pack(">H", length)
     else:
-        head += bytes([0x80 | 127]) + struct.pack(">Q", told)
+        head += bytes([0x80 | 127]) + struct.pack(">Q", length)
     return head + bytes(4) + data
 
 

@@ -19,8 +19,8 @@ def test_a_client_waits_for_artifacts_of_another_node(
     http: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind one address are several nodes: who is asked did not bring them."""
-    asked = {"steps": ["artifact a x"], "artifacts": ["a"]}
-    build = only(http.client().post(f"{API}/builds", json=asked))["id"]
+    body = {"steps": ["artifact a x"], "artifacts": ["a"]}
+    build = only(http.client().post(f"{API}/builds", json=body))["id"]
     http.ended(build)
     (place,) = http.app.paths.artifacts.glob(f"{build}.*")
     place.rename(tmp_path / "there")
@@ -35,8 +35,8 @@ def test_a_client_waits_for_artifacts_of_another_node(
 def test_a_name_that_is_no_utf8_is_listed_and_served(http: Service, tmp_path: Path) -> None:
     """A build calls its files as it likes."""
     client, odd = http.client(), os.fsdecode(b"odd-\xff")
-    asked = {"steps": ["artifact a x"], "artifacts": ["*"]}
-    build = only(client.post(f"{API}/builds", json=asked))["id"]
+    body = {"steps": ["artifact a x"], "artifacts": ["*"]}
+    build = only(client.post(f"{API}/builds", json=body))["id"]
     http.ended(build)
     (place,) = http.app.paths.artifacts.glob(f"{build}.*")
     (place / odd).write_text("odd")

@@ -86,9 +86,9 @@ def test_no_page_answers_without_a_token(http: Service) -> None:
     assert 'value="/?state=held&amp;label=a%3Db"' in shown, "a shared filter outlives the login"
 
 
-@pytest.mark.parametrize("said", ["http://[", "//[", "//evil.example", "/\\evil.example", "\r"])
-def test_a_login_leads_nowhere_else(http: Service, said: str) -> None:
-    answer = http.client("").get("/login", params={"next": said})
+@pytest.mark.parametrize("target", ["http://[", "//[", "//evil.example", "/\\evil.example", "\r"])
+def test_a_login_leads_nowhere_else(http: Service, target: str) -> None:
+    answer = http.client("").get("/login", params={"next": target})
     assert answer.status_code == 200
     assert 'name="next" value="/"' in answer.text
 
@@ -109,8 +109,8 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
         for method, path in closed_routes(http)
         if client.request(method, path, headers=SSE).status_code != 403
     }
-    told = {"GET": TokenScope.READ, "POST": TokenScope.SUBMIT, "PUT": TokenScope.SUBMIT}
-    told["DELETE"] = TokenScope.SUBMIT
+    scopes = {"GET": TokenScope.READ, "POST": TokenScope.SUBMIT, "PUT": TokenScope.SUBMIT}
+    scopes["DELETE"] = TokenScope.SUBMIT
     everybody = {("GET", "/readyz"), ("POST", "/logout")}
     if scope is TokenScope.READ:
         everybody.add(("POST", f"{API}/audit"))  # it changes nothing
@@ -121,7 +121,7 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
     elif scope is TokenScope.METRICS:
         assert opened - everybody == {("GET", "/metrics")}
     else:
-        assert {told[method] for method, _ in opened - everybody} <= {scope}
+        assert {scopes[method] for method, _ in opened - everybody} <= {scope}
         assert all(path.startswith((API, "/")) for _, path in opened)
         assert not {path for _, path in opened} & {"/metrics", f"{API}/reap", f"{API}/drain"}
 
@@ -302,11 +302,11 @@ def test_a_stream_of_hours_ends_with_its_token(
     client = http.client(http.token(TENANT, expires_at=hour))
     build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
     token = http.app.ledger.tokens.list()[-1].id
-    said: list[str] = []
+    lines: list[str] = []
 
     def follow() -> None:
         with client.stream("GET", f"{API}/builds/{build}/logs", headers=SSE) as answer:
-            said.extend(answer.iter_lines())
+            lines.extend(answer.iter_lines())
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -318,7 +318,7 @@ def test_a_stream_of_hours_ends_with_its_token(
         http.clock[:] = [hour + 1]
     thread.join(20)
     assert not thread.is_alive()
-    assert not [line for line in said if line.startswith("event:")]
+    assert not [line for line in lines if line.startswith("event:")]
     assert not http.listener.app.state.pages._followers
 
 
@@ -334,15 +334,15 @@ def test_a_stream_breaks_off_where_the_ledger_is_away(
 
     with client.stream("GET", f"{API}/builds/{build}/events", headers=SSE) as answer:
         lines = answer.iter_lines()
-        said = [next(lines)]
+        received = [next(lines)]
         monkeypatch.setattr(http.app.ledger.builds, "progress", away)
-        said += lines
-    assert not [line for line in said if line == "event: end"]
+        received += lines
+    assert not [line for line in received if line == "event: end"]
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
 
 
 @pytest.mark.parametrize(
-    ("said", "field", "value"),
+    ("body", "field", "value"),
     [
         ({"timeout": "soon"}, "timeout", "soon"),
         ({"timeot": "5m"}, "timeot", "5m"),
@@ -354,9 +354,9 @@ def test_a_stream_breaks_off_where_the_ledger_is_away(
     ],
 )
 def test_a_problem_tells_the_value_and_no_secret(
-    http: Service, said: dict[str, object], field: str | None, value: object
+    http: Service, body: dict[str, object], field: str | None, value: object
 ) -> None:
-    answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **said})
+    answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **body})
     problem = answer.json()
     assert (answer.status_code, problem["value"]) == (422, value)
     assert problem["field"] == field
@@ -374,5 +374,5 @@ def test_a_tenant_reads_no_other_tenants_line(http: Service) -> None:
     paths = (f"{API}/builds", f"{API}/builds/{build}", f"{API}/builds/{build}?brief=true")
     assert {only(mine.get(path))["waiting"] for path in paths} == {stopped}
     assert f"{stopped}</" in mine.get(f"/builds/{build}", headers={"Accept": "text/html"}).text
-    told = only(admin.get(f"{API}/builds/{build}"))["waiting"]
-    assert told == f"{stopped}; number 2 of 3 in line"
+    waiting = only(admin.get(f"{API}/builds/{build}"))["waiting"]
+    assert waiting == f"{stopped}; number 2 of 3 in line"

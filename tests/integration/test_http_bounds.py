@@ -137,13 +137,13 @@ def test_a_client_waits_for_a_place_of_its_token(
     monkeypatch.setattr(http_client, "RETRY_PAUSE", 0.05)
     refused: list[str] = []
 
-    def take(slots: CallerSlots, who: Principal) -> None:
+    def take(slots: CallerSlots, principal: Principal) -> None:
         """Whoever is refused has a place the next time."""
         try:
-            taken(slots, who)
+            taken(slots, principal)
         except HttpProblem as error:
             refused.append(error.detail)
-            slots.give_back(who)
+            slots.give_back(principal)
             raise
 
     taken = CallerSlots.take
@@ -152,11 +152,11 @@ def test_a_client_waits_for_a_place_of_its_token(
         running(http.app.ledger, "b-1", "vm-1")
         token = http.token()
         app, client = http.listener.app, stack.enter_context(closing(HttpClient(http.url, token)))
-        who = Principal.of(http.app.ledger.tokens.of_secret(token))
+        principal = Principal.of(http.app.ledger.tokens.of_secret(token))
         streams = app.state.stream_slots
         for slots, most in ((app.state.upload_slots, 4), (streams, 1)):
             for _ in range(most):
-                slots.take(who)
+                slots.take(principal)
         monkeypatch.setattr(CallerSlots, "take", take)
         assert client.put("/sources", lambda: iter([b"x"]))["digest"].startswith("sha256:")
         with client.stream("/builds/b-1/chunks", "application/octet-stream") as found:
@@ -166,7 +166,7 @@ def test_a_client_waits_for_a_place_of_its_token(
         monkeypatch.setattr(CallerSlots, "take", taken)
         monkeypatch.setattr(http_client, "PLACE", 0.1)
         wait_until(lambda: not streams._busy, what="the server to end the stream")
-        streams.take(who)
+        streams.take(principal)
         with pytest.raises(ServerUnreachable, match="1 streams of this token"):
             client.stream("/builds/b-1/chunks", "application/octet-stream").__enter__()
 
@@ -187,10 +187,10 @@ def test_a_large_body_holds_up_nobody(
     client, other = http.client(), http.client("")
     decode, meanwhile = request_bodies._decoded, list[int]()
 
-    def decoded(*said: Any) -> Any:
+    def decoded(*args: Any) -> Any:
         """What decodes a body goes on when somebody else was answered."""
         meanwhile.append(other.get("/healthz").status_code)
-        return decode(*said)
+        return decode(*args)
 
     monkeypatch.setattr(request_bodies, "_decoded", decoded)
     answer = client.post(f"{API}/builds", content=json.dumps({"steps": ["say x"], **more}))
@@ -200,14 +200,14 @@ def test_a_large_body_holds_up_nobody(
 
 
 @pytest.mark.parametrize(
-    ("path", "lengths", "told"),
+    ("path", "lengths", "status"),
     [
         ("token", "", b"401"),  # of who has shown nothing, all of whom have one actor
         ("builds", "Content-Length: 5\r\n", b"413"),
     ],
 )
 def test_a_body_in_chunks_is_small_or_has_a_turn(
-    http: Service, monkeypatch: pytest.MonkeyPatch, path: str, lengths: str, told: bytes
+    http: Service, monkeypatch: pytest.MonkeyPatch, path: str, lengths: str, status: bytes
 ) -> None:
     def no_turn(*_: Any) -> Any:
         raise AssertionError("it had a turn")
@@ -221,17 +221,17 @@ def test_a_body_in_chunks_is_small_or_has_a_turn(
     )
     with socket.create_connection(("127.0.0.1", http.listener.port)) as connection:
         connection.sendall(head.encode() + body + b"\r\n0\r\n\r\n")
-        assert connection.recv(99).split()[1] == told
+        assert connection.recv(99).split()[1] == status
 
 
 @pytest.mark.parametrize("path", [f"{API}/audit", "/audit", f"{API}/instances?cloud=true"])
 def test_a_cloud_that_hangs_holds_up_no_other_request(
     http: Service, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    token, go, asked = http.token(), threading.Event(), list[int]()
+    token, go, calls = http.token(), threading.Event(), list[int]()
 
     def hang() -> tuple[dict[str, Any], dict[str, Any]]:
-        asked.append(1)
+        calls.append(1)
         go.wait(20)
         return {}, {}
 
@@ -251,17 +251,17 @@ def test_a_cloud_that_hangs_holds_up_no_other_request(
         go.set()
         for thread in asking:
             thread.join()
-    assert (sorted(answers), len(asked)) == ([200] * 2 + [429] * 58, 2)
+    assert (sorted(answers), len(calls)) == ([200] * 2 + [429] * 58, 2)
 
 
 def test_who_sees_vms_waits_for_no_others_look(
     http: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(http.app.ledger, "b-1", "vm-1")
-    go, asked = threading.Event(), list[int]()
+    go, calls = threading.Event(), list[int]()
 
     def hang() -> tuple[dict[str, Any], dict[str, Any]]:
-        asked.append(1)
+        calls.append(1)
         go.wait(20)
         return {}, {}
 
@@ -269,7 +269,7 @@ def test_who_sees_vms_waits_for_no_others_look(
     first = threading.Thread(target=lambda: http.client().get("/vms"))
     first.start()
     try:
-        wait_until(lambda: bool(asked))
+        wait_until(lambda: bool(calls))
         page = http.client(timeout=5).get("/vms").text
     finally:
         go.set()
@@ -292,7 +292,7 @@ def long_log(http: Service, build: str = "b-long") -> None:
         http.app.ledger.logs.append(build, 1, 1, offset=offset, data=piece, now=105.0 + n)
 
 
-def asked(http: Service, text: str, token: str = "") -> socket.socket:
+def slow_reader(http: Service, text: str, token: str = "") -> socket.socket:
     """A connection that has sent this, and takes little at a time."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -322,7 +322,7 @@ def test_who_takes_nothing_holds_little_and_is_given_up(
     slots = http.listener.app.state.stream_slots
     with ExitStack() as stack:
         for _ in range(4):
-            stack.enter_context(closing(asked(http, head, http.token())))
+            stack.enter_context(closing(slow_reader(http, head, http.token())))
         wait_until(lambda: len(slots._busy) == 4)
         wait_until(lambda: not slots._busy)
         assert read["bytes"] < 4 * (8 << 20), "what the kernel's own buffers take, and little more"
@@ -346,7 +346,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
     http: Service, monkeypatch: pytest.MonkeyPatch, first: str, then: str
 ) -> None:
     monkeypatch.setattr(connections, "HEAD", 0.3)
-    with closing(asked(http, first)) as connection:
+    with closing(slow_reader(http, first)) as connection:
         answer = b""
         while first and not answer.endswith(b"ok\n"):
             answer += connection.recv(4096)
@@ -355,7 +355,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 
 
 def test_a_head_without_end_is_not_kept(http: Service) -> None:
-    with closing(asked(http, "GET /healthz HTTP/1.1\n")) as connection:
+    with closing(slow_reader(http, "GET /healthz HTTP/1.1\n")) as connection:
         try:
             for n in range(4096):
                 connection.sendall(b"X-%d: %s\r\n" % (n, b"x" * 1000))
@@ -370,9 +370,9 @@ def test_no_more_connections_than_files_allow(
     monkeypatch.setattr(connections, "most_connections", lambda: 3)
     with ExitStack() as stack:
         for _ in range(3):
-            held = stack.enter_context(closing(asked(http, WHOLE)))
+            held = stack.enter_context(closing(slow_reader(http, WHOLE)))
             assert held.recv(15) == b"HTTP/1.1 200 OK"
-        with closing(asked(http, "")) as connection:
+        with closing(slow_reader(http, "")) as connection:
             assert closed(connection)
     wait_until(lambda: _answers(http))
 
@@ -396,9 +396,9 @@ def test_a_page_of_large_builds_has_few_of_them(http: Service) -> None:
         parameters = {"limit": 1000} | ({"after": after} if after else {})
         answer = client.get(f"{API}/builds", params=parameters)
         assert len(answer.content) < 2_000_000
-        pages.append([one["id"] for one in answer.json()["items"]])
+        pages.append([item["id"] for item in answer.json()["items"]])
         after = answer.json().get("next")
-    assert pages == [[one] for one in reversed(ids)]
+    assert pages == [[build] for build in reversed(ids)]
     page = client.get("/", headers={"Accept": "text/html"}).text
     assert (ids[2] in page, ids[1] in page) == (True, False)
     assert f"after={ids[2]}" in page
@@ -410,9 +410,9 @@ def test_an_unreadable_build_is_no_end_of_the_list(http: Service) -> None:
     with closing(sqlite3.connect(http.app.paths.data / "ledger.db")) as raw, raw:
         raw.execute("UPDATE builds SET spec = '{' WHERE id = ?", (ids[1],))
     first = client.get(f"{API}/builds", params={"limit": 2}).json()
-    assert [one["id"] for one in first["items"]] == [ids[2]]
+    assert [item["id"] for item in first["items"]] == [ids[2]]
     rest = client.get(f"{API}/builds", params={"after": first["next"]}).json()
-    assert [one["id"] for one in rest["items"]] == [ids[0]]
+    assert [item["id"] for item in rest["items"]] == [ids[0]]
 
 
 def test_a_wait_for_chunks_counts_as_a_stream(tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_chunks_as_json_are_few(http: Service) -> None:
     long_log(http)
     client = http.client()
     answer = client.get(f"{API}/builds/b-long/chunks")
-    assert [one["seq"] for one in answer.json()["items"]] == list(range(1, 9))
+    assert [item["seq"] for item in answer.json()["items"]] == list(range(1, 9))
     assert len(answer.content) < 4 << 20
 
 
@@ -444,9 +444,9 @@ def test_an_unreadable_vm_is_no_end_of_the_list(http: Service) -> None:
         raw.execute("UPDATE instances SET offer = '{' WHERE id = 'vm-1'")
     client = http.client()
     first = client.get(f"{API}/instances", params={"limit": 2}).json()
-    assert [one["id"] for one in first["items"]] == ["vm-2"]
+    assert [item["id"] for item in first["items"]] == ["vm-2"]
     rest = client.get(f"{API}/instances", params={"after": first["next"]}).json()
-    assert [one["id"] for one in rest["items"]] == ["vm-0"]
+    assert [item["id"] for item in rest["items"]] == ["vm-0"]
 
 
 def test_while_others_ask_a_tenants_lists_take_turns(

@@ -89,7 +89,7 @@ def test_the_documents_are_those_of_the_command_line(http: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "part"),
+    ("byte_range", "part"),
     [
         ("bytes=0-3", b"one\n"),
         ("bytes=4-", b"two\nthree"),
@@ -98,23 +98,23 @@ def test_the_documents_are_those_of_the_command_line(http: Service) -> None:
         ("bytes=0-999", b"one\ntwo\nthree"),
     ],
 )
-def test_a_part_of_the_log_is_read_by_range(http: Service, said: str, part: bytes) -> None:
+def test_a_part_of_the_log_is_read_by_range(http: Service, byte_range: str, part: bytes) -> None:
     client = http.client()
     build = submit(client, "hex 6f6e650a74", "hex 776f0a", "hex 7468726565")["id"]
     http.ended(build)
-    answer = client.get(f"{API}/builds/{build}/logs", headers={"Range": said})
+    answer = client.get(f"{API}/builds/{build}/logs", headers={"Range": byte_range})
     assert (answer.status_code, answer.content) == (206, part)
     assert answer.headers["content-range"].endswith("/13")
 
 
 @pytest.mark.parametrize(
-    "said", ["bytes=13-", "bytes=5-4", "bytes=-", "lines=1-2", "bytes=0-1,3-4"]
+    "byte_range", ["bytes=13-", "bytes=5-4", "bytes=-", "lines=1-2", "bytes=0-1,3-4"]
 )
-def test_a_range_that_cannot_be_is_told(http: Service, said: str) -> None:
+def test_a_range_that_cannot_be_is_told(http: Service, byte_range: str) -> None:
     client = http.client()
     build = submit(client, "hex 6f6e650a74776f0a7468726565")["id"]
     http.ended(build)
-    answer = client.get(f"{API}/builds/{build}/logs", headers={"Range": said})
+    answer = client.get(f"{API}/builds/{build}/logs", headers={"Range": byte_range})
     assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */13")
 
 
@@ -163,8 +163,8 @@ def test_a_cancelled_build_ends_and_says_who(http: Service) -> None:
     wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
     assert only(client.post(f"{API}/builds/{build}/cancel"))["cancel"] == "user"
     assert http.ended(build).result == "cancelled"
-    told = [e for e in http.app.ledger.events.list(build) if e.kind == "cancel"]
-    assert str(told[0].data["by"]).startswith("token:t-")
+    cancels = [e for e in http.app.ledger.events.list(build) if e.kind == "cancel"]
+    assert str(cancels[0].data["by"]).startswith("token:t-")
 
 
 def test_pages_of_builds_are_whole_and_apart(http: Service) -> None:
@@ -296,8 +296,8 @@ def looking(http: Service, build: str) -> Callable[[float], str | None]:
     def at(now: float) -> str | None:
         clock[0] = now
         watch.look()
-        wish = http.app.ledger.builds.get(build).cancel
-        return wish.value if wish else None
+        cancel = http.app.ledger.builds.get(build).cancel
+        return cancel.value if cancel else None
 
     return at
 
@@ -382,15 +382,15 @@ def test_any_node_serves_what_another_drives(http: Service, tmp_path: Path) -> N
     with service(tmp_path) as other:  # of the same ledger, with no engine and a clock of its own
         other.clock[:] = [time.time() + 3000]
         token = http.token(TENANT, labels={"team": "a"})
-        here, there = http.client(token), other.client(token)
-        build = submit(there, "say one", f"until {go}", "say two", foreground=True)["id"]
+        here, elsewhere = http.client(token), other.client(token)
+        build = submit(elsewhere, "say one", f"until {go}", "say two", foreground=True)["id"]
         http.runner._host.ensure("fake")
         here.post(f"{API}/builds/{build}/lease")
         SubmitterWatch(other.parts).look()
-        with there.stream("GET", f"{API}/builds/{build}/events") as stream:
+        with elsewhere.stream("GET", f"{API}/builds/{build}/events") as stream:
             go.touch()
             text = "".join(stream.iter_text())
         assert events(text)[-1][2]["result"] == "success", "a clock that is ahead ended nothing"
-        assert there.get(f"{API}/builds/{build}/logs").content == b"one\ntwo\n"
+        assert elsewhere.get(f"{API}/builds/{build}/logs").content == b"one\ntwo\n"
         http.app.ledger.tokens.revoke(http.app.ledger.tokens.list()[-1].id, time.time())
-        assert [c.get(f"{API}/builds").status_code for c in (here, there)] == [401, 401]
+        assert [c.get(f"{API}/builds").status_code for c in (here, elsewhere)] == [401, 401]

@@ -22,24 +22,24 @@ def kept(http: Service) -> dict[str, str]:
     ledger = http.app.ledger
     for team in ("a", "b"):
         save(ledger, team, CacheScope(tenant=f'{{"team": "{team}"}}', own=""))
-    return {one.object: one.id for one in ledger.caches.list()}
+    return {cache.object: cache.id for cache in ledger.caches.list()}
 
 
 def test_a_tenant_sees_and_removes_its_own_alone(http: Service, kept: dict[str, str]) -> None:
     client = http.tenant(team="a")
-    assert [one["id"] for one in client.get(f"{API}/caches").json()["items"]] == [kept["a"]]
+    assert [item["id"] for item in client.get(f"{API}/caches").json()["items"]] == [kept["a"]]
     first = next(n for n, (a, b) in enumerate(zip(*kept.values(), strict=True)) if a != b)
     for name in (kept["b"], kept["b"][: first + 1], "c-none"):
         assert client.post(f"{API}/caches/{name}/remove").status_code == 404
     assert only(client.post(f"{API}/caches/{kept['a'][:8]}/remove"))["key"] == "k"
-    assert [one.object for one in http.app.ledger.caches.list()] == ["b"]
+    assert [cache.object for cache in http.app.ledger.caches.list()] == ["b"]
 
 
 def test_a_token_without_a_filter_sees_all(http: Service, kept: dict[str, str]) -> None:
     with vmrunner.Runner(url=http.url, token=http.token()) as runner:
-        assert {one.id for one in runner.service.caches()} == set(kept.values())
+        assert {cache.id for cache in runner.service.caches()} == set(kept.values())
         assert runner.service.remove_cache(kept["b"]) == kept["b"]
-    assert [one.object for one in http.app.ledger.caches.list()] == ["a"]
+    assert [cache.object for cache in http.app.ledger.caches.list()] == ["a"]
     (done, *_) = http.app.ledger.actions.latest()
     assert (done.verb, done.subject, done.detail) == ("cache-remove", kept["b"], "k /cache")
 
@@ -47,11 +47,11 @@ def test_a_token_without_a_filter_sees_all(http: Service, kept: dict[str, str]) 
 def test_a_client_sees_as_many_as_the_ledger_may_have(
     http: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(http.app.ledger.caches, "list", lambda _, limit: asked.append(limit) or [])
+    limits: list[int] = []
+    monkeypatch.setattr(http.app.ledger.caches, "list", lambda _, limit: limits.append(limit) or [])
     with vmrunner.Runner(url=http.url, token=http.token()) as runner:
         assert runner.service.caches() == []
-    assert asked == [MOST_CACHES]
+    assert limits == [MOST_CACHES]
 
 
 def test_the_page_has_a_tenants_own_alone(http: Service, kept: dict[str, str]) -> None:

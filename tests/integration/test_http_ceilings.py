@@ -28,7 +28,7 @@ def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
-def asked(http: Service, quota: TokenQuota, kind: str = "builds", **body: Any) -> Any:
+def dry_run(http: Service, quota: TokenQuota, kind: str = "builds", **body: Any) -> Any:
     client = http.client(http.token(TENANT, labels=LABELS, quota=quota))
     steps = {"steps": ["say x"]} if kind == "builds" else {}
     return client.post(f"{API}/{kind}?dry_run=true", json={**steps, **body})
@@ -36,7 +36,7 @@ def asked(http: Service, quota: TokenQuota, kind: str = "builds", **body: Any) -
 
 @pytest.mark.parametrize("kind", ["builds", "sandboxes"])
 @pytest.mark.parametrize(
-    ("most", "said", "taken"),
+    ("most", "wanted", "taken"),
     [
         (Network.NONE, "none", "none"),
         (Network.NONE, "open", None),
@@ -49,9 +49,9 @@ def asked(http: Service, quota: TokenQuota, kind: str = "builds", **body: Any) -
     ],
 )
 def test_a_token_reaches_no_more_than_its_quota(
-    http: Service, kind: str, most: Any, said: Any, taken: Any
+    http: Service, kind: str, most: Any, wanted: Any, taken: Any
 ) -> None:
-    answer = asked(http, TokenQuota(network=most), kind, network=said)
+    answer = dry_run(http, TokenQuota(network=most), kind, network=wanted)
     if taken is None:
         assert (answer.status_code, answer.json()["error"]) == (403, "NotAllowed")
         assert answer.json()["detail"].startswith("network: ")
@@ -62,27 +62,27 @@ def test_a_token_reaches_no_more_than_its_quota(
 @pytest.mark.parametrize(("most", "taken"), [(Network.NONE, "none"), (SOME, SOME.value)])
 def test_where_nothing_is_said_the_ceiling_counts(http: Service, most: Any, taken: Any) -> None:
     """The default is open here: else each build of such a token would be refused."""
-    answer = asked(http, TokenQuota(network=most))
+    answer = dry_run(http, TokenQuota(network=most))
     assert answer.json()["items"][0]["network"] == taken
 
 
 @pytest.mark.parametrize("field", ["docker", "privileged"])
 def test_a_token_without_docker_gets_none(tmp_path: Path, field: str) -> None:
     with service(tmp_path, limits={"privileged": True}) as http:
-        assert asked(http, TokenQuota(), **{field: True}).status_code == 200
-        refused = asked(http, TokenQuota(docker=False), **{field: True})
+        assert dry_run(http, TokenQuota(), **{field: True}).status_code == 200
+        refused = dry_run(http, TokenQuota(docker=False), **{field: True})
         assert (refused.status_code, refused.json()["detail"].partition(":")[0]) == (403, field)
-        assert asked(http, TokenQuota(docker=False)).status_code == 200
+        assert dry_run(http, TokenQuota(docker=False)).status_code == 200
 
 
 def test_limits_hold_all_alike(tmp_path: Path) -> None:
     limits = {"network": "none", "docker": False}
     with service(tmp_path, limits=limits) as http:
-        for said in ({"network": "open"}, {"docker": True}):
-            answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **said})
-            assert (answer.status_code, answer.json()["field"]) == (422, next(iter(said)))
-            with pytest.raises(ConfigError, match=next(iter(said))):
-                http.runner.submit("say x", **said)
+        for options in ({"network": "open"}, {"docker": True}):
+            answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **options})
+            assert (answer.status_code, answer.json()["field"]) == (422, next(iter(options)))
+            with pytest.raises(ConfigError, match=next(iter(options))):
+                http.runner.submit("say x", **options)
         assert http.runner.submit("say x")._row.spec.network is Network.NONE
         former = submitted(http.app.ledger, "b-1", provider="fake", network=Network.OPEN).id
         assert http.client().post(f"/builds/{former}/again").status_code == 422
@@ -141,24 +141,24 @@ def test_a_caller_boots_no_image_of_another_product(
             made(http, "golden", golden, "other", ImageState.READY)
             made(http, "golden", golden, "aws", ImageState.FAILED)
             for image in (golden, "golden", "gold*", "*", "ami-"):
-                refused = asked(http, TokenQuota(), image=image)
+                refused = dry_run(http, TokenQuota(), image=image)
                 assert (refused.status_code, refused.json()["error"]) == (403, "NotAllowed"), image
                 with pytest.raises(NotAllowed, match="image: "):
                     http.runner.submit("true", image=image)
             for image in (ours, "vmrunner-ours", listed, aws.site.image, None):
-                said = {} if image is None else {"image": image}
-                assert asked(http, TokenQuota(), **said).status_code == 200, image
+                values = {} if image is None else {"image": image}
+                assert dry_run(http, TokenQuota(), **values).status_code == 200, image
             held = TokenQuota(images=("vmrunner-ours",))
-            assert asked(http, held, image=listed).status_code == 403
-            assert asked(http, held, image="vmrunner-ours").status_code == 200
-            assert asked(http, TokenQuota(images=(golden,)), image=golden).status_code == 403
+            assert dry_run(http, held, image=listed).status_code == 403
+            assert dry_run(http, held, image="vmrunner-ours").status_code == 200
+            assert dry_run(http, TokenQuota(images=(golden,)), image=golden).status_code == 403
             former = submitted(
                 http.app.ledger, "b-1", provider="aws", image=golden, labels=LABELS
             ).id
             client_ = http.client(http.token(TENANT, labels=LABELS))
             assert client_.post(f"/builds/{former}/again").status_code == 403
         with service(tmp_path, providers={"aws": cloud}) as http:
-            assert asked(http, TokenQuota(), image=listed).status_code == 403
+            assert dry_run(http, TokenQuota(), image=listed).status_code == 403
             local = spec(provider="aws", image=golden)  # at the ledger itself all are allowed
             settings, ledger = http.parts.settings(), http.app.ledger
             ceilings.check_image(local, settings, ledger, remote=False)

@@ -47,9 +47,9 @@ def test_a_document_tells_cost_source_and_whether_it_is_final(http: Service) -> 
     assert (shown["cost_final"], shown["cost_source"]) == (True, "provider")
     assert shown["instances"][0]["usd_hour"] == 0.1
     with vmrunner.Runner(url=http.url, token=http.token()) as remote:
-        there, here = remote.get(build), http.runner.get(build)
-        assert there.cost == shown["cost"] == pytest.approx(here.cost, abs=1e-6)
-        assert there.cost_detail.final
+        remote_view, here = remote.get(build), http.runner.get(build)
+        assert remote_view.cost == shown["cost"] == pytest.approx(here.cost, abs=1e-6)
+        assert remote_view.cost_detail.final
 
 
 def test_all_who_ask_get_the_same(
@@ -65,14 +65,14 @@ def test_all_who_ask_get_the_same(
     assert printed == client.get(f"{API}/costs", params={"by": "label:team", "since": "1d"}).json()
     assert (printed["kind"], printed["items"][0]["key"]) == ("cost", "a")
     with vmrunner.Runner(url=http.url, token=http.token()) as remote:
-        [there], [here] = remote.costs(by="day"), http.runner.costs(by="day")
-        assert (there.key, there.builds, there.cost.source) == (
+        [remote_view], [here] = remote.costs(by="day"), http.runner.costs(by="day")
+        assert (remote_view.key, remote_view.builds, remote_view.cost.source) == (
             here.key, here.builds, here.cost.source,
         )  # fmt: skip
     assert main(["costs"]) == 0
-    told = capsys.readouterr()
-    assert "$0.0017" in told.out
-    assert "together, in 7d00h: $0.0017 (prices of the driver)" in told.err
+    output = capsys.readouterr()
+    assert "$0.0017" in output.out
+    assert "together, in 7d00h: $0.0017 (prices of the driver)" in output.err
 
 
 @pytest.mark.parametrize("theirs", OTHERS)
@@ -115,8 +115,8 @@ def test_an_identity_whose_rule_limits_no_more_is_free(http: Service) -> None:
     """The rule of `server.oidc` was changed, and its tokens live for an hour."""
 
     def client(**quota: float) -> httpx2.Client:
-        said = TokenQuota(**quota)
-        return http.client(http.token(TENANT, labels={"a": "b"}, quota=said, actor="oidc:x"))
+        quota_of = TokenQuota(**quota)
+        return http.client(http.token(TENANT, labels={"a": "b"}, quota=quota_of, actor="oidc:x"))
 
     refused = only(client(usd_per_day=0.0).post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
     assert http.ended(refused).reason is Reason.BUDGET
@@ -127,10 +127,10 @@ def test_budgets_are_metrics_without_ids(http: Service) -> None:
     budgets = http.app.ledger.budgets
     budgets.declare([Budget(usd=40.0, period=BudgetPeriod.DAY, match={"team": "a"})], time.time())
     budgets.limit("token:t-1", 1.0, time.time())
-    told = http.client().get("/metrics").text
-    assert 'vmrunner_budget_usd{budget="day team=a"} 40.0' in told
-    assert 'vmrunner_budget_held_usd{budget="day team=a"} 0.0' in told
-    assert "token:t-1" not in told
+    text = http.client().get("/metrics").text
+    assert 'vmrunner_budget_usd{budget="day team=a"} 40.0' in text
+    assert 'vmrunner_budget_held_usd{budget="day team=a"} 0.0' in text
+    assert "token:t-1" not in text
 
 
 def test_the_page_shows_costs_as_the_command_does(

@@ -31,8 +31,8 @@ def test_the_document_tells_of_tokens_and_problems(http: Service) -> None:
                 if not status.startswith(("2", "3")):
                     assert answer["content"] == PROBLEM, (path, status)
             assert {"401", "403", "503", "default"} <= operation["responses"].keys(), path
-    for said in ({}, {"steps": 5, "timeot": 1}, {"steps": ["x"], "name": "../x"}):
-        answer = client.post(f"{API}/builds", json=said)
+    for body in ({}, {"steps": 5, "timeot": 1}, {"steps": ["x"], "name": "../x"}):
+        answer = client.post(f"{API}/builds", json=body)
         assert answer.headers["content-type"] in PROBLEM
         jsonschema.validate(answer.json(), schemas["Problem"])
     assert not any("ValidationError" in name for name in schemas)
@@ -51,10 +51,10 @@ def test_the_document_lists_the_websockets(http: Service) -> None:
     listed = document["x-websockets"]
     assert not listed.keys() & document["paths"].keys()
     assert len(listed) == 4
-    for path, told in listed.items():
-        assert all(told.values())
+    for path, socket in listed.items():
+        assert all(socket.values())
         kind = "terminal" if "terminal" in path else "port"
-        assert told["subprotocol"] == f"vmrunner.{kind}.v1"
+        assert socket["subprotocol"] == f"vmrunner.{kind}.v1"
         answer = client.get(path.format(build="b-1", sandbox="b-1", port=80))
         assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket"), path
 
@@ -95,8 +95,8 @@ def test_examples_of_bodies_are_taken(http: Service) -> None:
 def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
     client = http.client()
     document = client.get(f"{API}/openapi.json").json()
-    said = document["paths"][f"{API}/audit"]["post"]["requestBody"]["content"]["application/json"]
-    name = said["schema"]["$ref"].rpartition("/")[2]
+    schema = document["paths"][f"{API}/audit"]["post"]["requestBody"]["content"]["application/json"]
+    name = schema["schema"]["$ref"].rpartition("/")[2]
     words = document["components"]["schemas"][name]["properties"].keys()
     assert words == {"provider", "tag", "older_than"}
     schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
@@ -160,8 +160,8 @@ def test_what_a_body_says_is_refused_in_a_query(http: Service) -> None:
         "sandboxes?max_ttl=1h",
     ):
         answer = http.client().post(f"{API}/{path}")
-        told = answer.json()["field"]
-        assert (answer.status_code, told) == (422, path.partition("?")[2].partition("=")[0])
+        field = answer.json()["field"]
+        assert (answer.status_code, field) == (422, path.partition("?")[2].partition("=")[0])
     assert http.app.ledger.actions.latest() == []
 
 

@@ -45,25 +45,25 @@ def test_what_hangs_holds_up_no_other_request(
 ) -> None:
     """Else the clients of foreground builds cannot say either that they are there."""
     running(http.app.ledger, "b-1", "vm-1")
-    go, asked = threading.Event(), list[int]()
+    go, calls = threading.Event(), list[int]()
 
     def hang(*_: object, **__: object) -> None:
-        asked.append(1)
+        calls.append(1)
         go.wait(20)
         raise LedgerError("away")
 
     monkeypatch.setattr(asks, hang)
     bodies = {"builds": {"steps": ["x"]}, "extend": {"by": "1m"}}
-    said = bodies.get(path.partition("?")[0].rpartition("/")[2], {})
+    body = bodies.get(path.partition("?")[0].rpartition("/")[2], {})
 
     def ask() -> None:
-        http.client(timeout=30).request(method, path, json=said)
+        http.client(timeout=30).request(method, path, json=body)
 
     asking = [threading.Thread(target=ask) for _ in range(60)]
     for thread in asking:
         thread.start()
     try:
-        wait_until(lambda: len(asked) == 40)
+        wait_until(lambda: len(calls) == 40)
         assert http.client(timeout=5).get(f"{API}/caches").status_code == 200
     finally:
         go.set()
@@ -77,11 +77,11 @@ def test_a_renewal_that_hangs_keeps_none_from_the_next(
     """Behind one address are several nodes, and one that is sick answers nothing."""
     monkeypatch.setattr(host, "RENEW", 0.02)
     monkeypatch.setattr(host, "RENEW_TIMEOUT", 0.2)
-    go, asked, renew = threading.Event(), list[str](), SubmitterLeases.renew
+    go, calls, renew = threading.Event(), list[str](), SubmitterLeases.renew
 
     def hang(self: SubmitterLeases, build: str, until: float) -> None:
-        asked.append(build)
-        if len(asked) == 1:
+        calls.append(build)
+        if len(calls) == 1:
             go.wait(20)
         renew(self, build, until)
 
@@ -91,7 +91,7 @@ def test_a_renewal_that_hangs_keeps_none_from_the_next(
         running = threading.Thread(target=lambda: runner.run(f"until {tmp_path}/go"))
         running.start()
         try:
-            wait_until(lambda: len(asked) > 1)
+            wait_until(lambda: len(calls) > 1)
         finally:
             go.set()
             (tmp_path / "go").touch()

@@ -88,7 +88,7 @@ def test_every_path_is_closed_to_another_tenant(http: Service, theirs: dict[str,
     ended = http.ended(build["id"])
     save(http.app.ledger, "o", CacheScope(tenant='{"team": "a"}', own=""))
     (cache,) = http.app.ledger.caches.list()
-    known = {
+    known_paths = {
         "build": build["id"], "instance": str(ended.instance), "path": "a", "pool": "p",
         "cache": cache.id, "sandbox": build["id"], "command": "x-1",
     }  # fmt: skip
@@ -98,7 +98,7 @@ def test_every_path_is_closed_to_another_tenant(http: Service, theirs: dict[str,
         if method in ("post", "put") and path in OWN:
             continue  # of its own
         path += {"files": "?path=x", "search": "?text=x"}.get(path.rpartition("/")[2], "")
-        answer = other.request(method.upper(), path.format(**known))
+        answer = other.request(method.upper(), path.format(**known_paths))
         visited += 1
         if any(f"{{{name}}}" in path for name in ("build", "instance", "cache", "sandbox")):
             assert answer.status_code == 404, (method, path, answer.text)
@@ -106,7 +106,7 @@ def test_every_path_is_closed_to_another_tenant(http: Service, theirs: dict[str,
             assert answer.json()["items"] == []
         else:
             assert answer.status_code == 403, (method, path, answer.text)
-        nobodys = {name: "b-nobodys" if name == "build" else "vm-nobodys" for name in known}
+        nobodys = {name: "b-nobodys" if name == "build" else "vm-nobodys" for name in known_paths}
         unknown = other.request(method.upper(), path.format(**nobodys))
         assert answer.json().keys() == unknown.json().keys(), "it looks as if it did not exist"
     assert visited > 15
@@ -254,9 +254,9 @@ def test_nothing_sent_makes_the_server_read_anything(
         for name in ("CANARY", "HOME", "SSH_AUTH_SOCK"):
             client.post(f"{API}/builds", json={"steps": ["say x"], "secrets": {name: f"@{canary}"}})
     assert opened == []
-    told = json.dumps([client.get(f"{API}/builds").json()])
-    assert "canary-of" not in told
-    assert os.environ["CANARY"] not in told
+    text = json.dumps([client.get(f"{API}/builds").json()])
+    assert "canary-of" not in text
+    assert os.environ["CANARY"] not in text
     for build in http.app.ledger.builds.list():
         values = http.app.ledger.builds.secrets(build.id).values()
         assert all(value == f"@{canary}".encode() for value in values)
@@ -345,9 +345,9 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     (ended,) = families["vmrunner_builds"].samples
     assert ended.labels == {"provider": "fake", "result": "failure", "reason": "exit_code"}
     calls = {
-        (one.labels["provider"], one.labels["op"], one.labels["outcome"]): one.value
-        for one in families["vmrunner_provider_calls"].samples
-        if one.name.endswith("_total")
+        (sample.labels["provider"], sample.labels["op"], sample.labels["outcome"]): sample.value
+        for sample in families["vmrunner_provider_calls"].samples
+        if sample.name.endswith("_total")
     }
     assert calls["fake", "create", "ok"] == 1.0
     counts = [
@@ -358,8 +358,8 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     assert counts
     assert set(counts) == {1.0}
     sweeps = {
-        one.labels["scope"]: one.value
-        for one in families["vmrunner_reaper_last_sweep_timestamp_seconds"].samples
+        sample.labels["scope"]: sample.value
+        for sample in families["vmrunner_reaper_last_sweep_timestamp_seconds"].samples
     }
     (of_all, of_fake) = (sweeps.pop(""), *sweeps.values())
     assert of_all == of_fake > 0

@@ -55,7 +55,7 @@ def test_no_field_takes_a_text_without_end(http: Service, field: str) -> None:
 
 @pytest.mark.usefixtures("unparsed")
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("values", "field"),
     [
         ({"steps": [{"argv": ["a"] * 200_000}]}, "steps"),
         ({"steps": [["a"] * 200_000]}, "steps"),
@@ -79,8 +79,8 @@ def test_no_field_takes_a_text_without_end(http: Service, field: str) -> None:
     ],
     ids=lambda value: json.dumps(value)[:40],
 )
-def test_lists_and_tables_have_an_end(http: Service, said: dict[str, Any], field: str) -> None:
-    answer = http.client().post(f"{API}/builds?dry_run=true", json={"steps": ["say x"], **said})
+def test_lists_and_tables_have_an_end(http: Service, values: dict[str, Any], field: str) -> None:
+    answer = http.client().post(f"{API}/builds?dry_run=true", json={"steps": ["say x"], **values})
     assert answer.status_code == 422
     assert len(answer.content) < 6000
     assert field[:40] in answer.text
@@ -95,20 +95,20 @@ def test_odd_shapes_are_no_error_of_ours(http: Service, odd: Any) -> None:
 
 def test_a_script_is_no_list_of_words(http: Service) -> None:
     """What people send is far below all of this; a script may be as long as a body."""
-    said = {
+    values = {
         "steps": [{"run": "#" * 1_000_000}],
         "env": {f"A{n}": "x" * 100 for n in range(1000)},
         "secrets": {"KEY": "line\n" * 2000, **{f"S{n}": "x" * 40 for n in range(200)}},
         "artifacts": [f"dist/{n}/*.whl" for n in range(200)],
         "network": {"allow": [f"{n}.example.org" for n in range(100)]},
     }
-    answer = http.client().post(f"{API}/builds?dry_run=true", json=said)
+    answer = http.client().post(f"{API}/builds?dry_run=true", json=values)
     assert answer.status_code == 200, answer.text[:300]
 
 
 def test_no_secret_is_in_what_is_told(http: Service) -> None:
-    for said in ({"secrets": "hunter2" * 100}, {"secrets": {"A": "hunter2\n" * 5000}}):
-        answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **said})
+    for body in ({"secrets": "hunter2" * 100}, {"secrets": {"A": "hunter2\n" * 5000}}):
+        answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **body})
         assert answer.status_code == 422
         assert "hunter2" not in answer.text
 

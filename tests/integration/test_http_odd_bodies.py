@@ -58,8 +58,8 @@ def test_a_page_after_nothing_is_refused(http: Service) -> None:
 
 
 def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:
-    said = {"ttl": "5m", "max_ttl": "4m"}
-    problem = http.client().post(f"{API}/sandboxes", json=said).json()
+    values = {"ttl": "5m", "max_ttl": "4m"}
+    problem = http.client().post(f"{API}/sandboxes", json=values).json()
     assert (problem["field"], problem["value"]) == ("max_ttl", "4m")
 
 

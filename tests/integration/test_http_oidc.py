@@ -43,13 +43,13 @@ class Issuer:
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {"one": RSA, "two": EC}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.document: dict[str, Any] = {}
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                issuer.asked.append(self.path)
+                issuer.requests.append(self.path)
                 body = json.dumps(issuer.answer(self.path)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -98,17 +98,17 @@ def http(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         {"match": {"repository": "org/debug"}, "labels": {"team": "debug"}, "scopes": ["enter"]},
     ]
     here = {"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}
-    there = here | {"audience": SECOND, "rules": [rules[0] | {"labels": {"team": "second"}}]}
-    server = {"oidc": [here, there]}
+    second = here | {"audience": SECOND, "rules": [rules[0] | {"labels": {"team": "second"}}]}
+    server = {"oidc": [here, second]}
     with service(tmp_path, server=server) as found:
         yield found
 
 
-def identity(issuer: Issuer, key: Any = RSA, name: str = "one", **said: Any) -> str:
+def identity(issuer: Issuer, key: Any = RSA, name: str = "one", **values: Any) -> str:
     now = time.time()
     claims = {
         "iss": issuer.url, "aud": AUDIENCE, "sub": "repo:org/app", "iat": now, "exp": now + 300,
-        "repository": "org/app", "ref": "refs/heads/main", **said,
+        "repository": "org/app", "ref": "refs/heads/main", **values,
     }  # fmt: skip
     algorithm = "ES256" if name == "two" else "RS256"
     kept = {name: value for name, value in claims.items() if value is not None}
@@ -167,14 +167,14 @@ def test_each_audience_of_an_issuer_has_its_rules(http: Service, issuer: Issuer)
 
 
 def test_one_audience_twice_is_refused() -> None:
-    one: dict[str, Any] = {"issuer": "https://i.example.org", "audience": "a"}
-    one["rules"] = [{"match": {"sub": "x"}, "labels": {"a": "b"}}]
+    declared: dict[str, Any] = {"issuer": "https://i.example.org", "audience": "a"}
+    declared["rules"] = [{"match": {"sub": "x"}, "labels": {"a": "b"}}]
     with pytest.raises(ValueError, match=r"https://i\.example\.org for a is there twice"):
-        ServerSettings.model_validate({"oidc": [one, one]})
+        ServerSettings.model_validate({"oidc": [declared, declared]})
 
 
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [
         {"aud": "https://other.example.org"},
         {"aud": [AUDIENCE, "https://other.example.org"]},
@@ -188,14 +188,16 @@ def test_one_audience_twice_is_refused() -> None:
         {"sub": None},
     ],
 )
-def test_what_is_not_proved_is_refused(http: Service, issuer: Issuer, said: dict[str, Any]) -> None:
-    answer = exchange(http, identity(issuer, **said))
+def test_what_is_not_proved_is_refused(
+    http: Service, issuer: Issuer, values: dict[str, Any]
+) -> None:
+    answer = exchange(http, identity(issuer, **values))
     assert answer.status_code == 401, answer.text
     assert http.app.ledger.tokens.list() == []
 
 
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [
         {"repository": "org/other"},
         {"repository": "org/app2"},
@@ -205,8 +207,8 @@ def test_what_is_not_proved_is_refused(http: Service, issuer: Issuer, said: dict
         {"repository": ["org/app"]},
     ],
 )
-def test_rules_match_whole_values(http: Service, issuer: Issuer, said: dict[str, Any]) -> None:
-    assert exchange(http, identity(issuer, **said)).status_code == 403
+def test_rules_match_whole_values(http: Service, issuer: Issuer, values: dict[str, Any]) -> None:
+    assert exchange(http, identity(issuer, **values)).status_code == 403
 
 
 def test_no_other_signature_counts(http: Service, issuer: Issuer) -> None:
@@ -225,19 +227,19 @@ def test_no_other_signature_counts(http: Service, issuer: Issuer) -> None:
         f"{plain(b'{}')}.{plain(b'[' * 11_900)}.AA",
         f"{plain(b'[' * 11_900)}.{plain(b'{}')}.AA",
     ]
-    assert [exchange(http, one).status_code for one in forged] == [401] * len(forged)
+    assert [exchange(http, token).status_code for token in forged] == [401] * len(forged)
 
 
 def test_an_unknown_key_is_looked_for_once_a_minute(http: Service, issuer: Issuer) -> None:
     http.clock[:] = [time.time()]
     for _ in range(3):
         exchange(http, identity(issuer, OTHER, "new"))
-    assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
+    assert issuer.requests == ["/.well-known/openid-configuration", "/keys"]
     issuer.keys["one"] = OTHER
     assert exchange(http, identity(issuer, OTHER)).status_code == 401
     http.clock[:] = [http.clock[0] + 61]
     exchange(http, identity(issuer, OTHER, "new"))
-    assert len(issuer.asked) == 4
+    assert len(issuer.requests) == 4
     assert exchange(http, identity(issuer, OTHER)).status_code == 201
 
 
@@ -261,7 +263,7 @@ def test_keys_come_from_the_issuer_alone(
 ) -> None:
     issuer.document = document
     assert exchange(http, identity(issuer)).status_code == 401
-    assert "/keys" not in issuer.asked
+    assert "/keys" not in issuer.requests
 
 
 def test_keys_of_an_issuer_that_is_gone_count_a_day(
@@ -311,8 +313,8 @@ def test_issuers_are_no_actors_of_each_other(http: Service, issuer: Issuer) -> N
         )
         shown = [identity(issuer), identity(second, aud="x"), identity(issuer, sub="x" * 200)]
         shown.append(identity(issuer, sub="x" * 200 + "y"))
-        for one in shown:
-            answer = exchange(http, one)
+        for identity_token in shown:
+            answer = exchange(http, identity_token)
             assert answer.status_code == 201, answer.text
     finally:
         second.close()
@@ -351,7 +353,7 @@ def test_an_issuer_that_hangs_keeps_no_other_waiting(
             assert keys.find(issuer.url, "one") is not None
         finally:
             go.set()
-        assert [one.result(20) for one in waiting] == [None] * CALLERS
+        assert [future.result(20) for future in waiting] == [None] * CALLERS
 
 
 def test_an_issuer_that_hangs_holds_up_no_other_request(

@@ -37,7 +37,7 @@ def path(served: Served) -> str:
 
 
 def movers() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name == "sandbox file"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "sandbox file"]
 
 
 def test_a_refused_stream_leaves_no_thread(served: Served, path: str) -> None:
@@ -90,7 +90,7 @@ def test_all_commands_of_a_sandbox_are_read_at_once(served: Served, path: str) -
     ]
     for reader in readers:
         reader.start()
-    wait_for(lambda: pretended.asked == AT_ONCE)
+    wait_for(lambda: pretended.looks == AT_ONCE)
     pretended.answers.set()
     for reader in readers:
         reader.join()
@@ -115,7 +115,7 @@ def test_a_guest_calls_and_dates_things_as_it_likes(
     monkeypatch.setattr(pretended, "list_files", lambda _: [odd, replace(odd, modified=-1e18)])
     monkeypatch.setattr(pretended, "commands", lambda: [CommandSummary(id="c", title="\ud800")])
     listed = service.client().get(f"{path}/files?path=/&what=list")
-    assert [one["modified_at"][:4] for one in listed.json()["items"]] == ["9999", "0001"]
+    assert [item["modified_at"][:4] for item in listed.json()["items"]] == ["9999", "0001"]
     assert only(service.client().get(f"{path}/execs"))["id"] == "c"
     with vmrunner.Runner(url=service.url, token=service.token()) as runner:
         sandbox = vmrunner.Sandbox.connect(path.rpartition("/")[2], runner=runner)
@@ -170,7 +170,7 @@ def test_more_commands_than_places_are_run_all_the_same(
         sandbox = vmrunner.Sandbox.connect(path.rpartition("/")[2], runner=runner)
         holder = threading.Thread(target=sandbox._client.commands)
         holder.start()
-        wait_for(lambda: pretended.asked == 1)
+        wait_for(lambda: pretended.looks == 1)
         codes: list[int] = []
         other = threading.Thread(target=lambda: codes.append(sandbox.popen("true").wait()))
         other.start()

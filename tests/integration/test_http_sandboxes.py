@@ -46,7 +46,7 @@ class Pretended:
         self.busy = 0  # so often no input is taken
         self.answers = threading.Event()
         self.answers.set()
-        self.asked = 0
+        self.looks = 0
 
     def start(self, order: CommandOrder) -> None:
         if self.over:
@@ -91,9 +91,11 @@ class Pretended:
         self.signals.append((command, number))
 
     def commands(self) -> list[CommandSummary]:
-        self.asked += 1
+        self.looks += 1
         self.answers.wait()
-        return [CommandSummary(id=one.id, title=one.title) for one in self.orders.values()]
+        return [
+            CommandSummary(id=command.id, title=command.title) for command in self.orders.values()
+        ]
 
     def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
         if path not in self.files:
@@ -332,7 +334,7 @@ def test_a_vm_that_answers_nothing_holds_up_nobody(
     ]
     for thread in threads:
         thread.start()
-    wait_for(lambda: pretended.asked >= 4 * 14)
+    wait_for(lambda: pretended.looks >= 4 * 14)
     assert client.get("/healthz").status_code == 200
     assert only(client.get(f"/api/v1/builds/{made['id']}"))["id"] == made["id"]
     pretended.answers.set()

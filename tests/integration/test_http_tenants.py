@@ -87,7 +87,7 @@ def test_a_name_leads_to_the_principals_own(http: Service) -> None:
     nightly = stored(ledger, "b-1", '{"team": "core"}', labels=CORE, name="nightly")
     fake = stored(ledger, "b-2", EVIL, labels=CORE, name="nightly")
     assert only(core.get(f"{API}/builds/nightly"))["id"] == nightly
-    assert [one["id"] for one in core.get(f"{API}/builds").json()["items"]] == [nightly]
+    assert [item["id"] for item in core.get(f"{API}/builds").json()["items"]] == [nightly]
     assert core.get(f"{API}/builds/{fake}").status_code == 404
     assert fake not in core.get("/", headers={"Accept": "text/html"}).text
     assert ledger.builds.counts(CORE) == {"queued": 1}

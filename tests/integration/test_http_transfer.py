@@ -171,15 +171,17 @@ def test_a_request_keeps_its_name_in_answer_and_problem(http: Service) -> None:
     assert (refused.status_code, refused.json()["request_id"]) == (401, "me")
 
 
-@pytest.mark.parametrize("said", ["", "a b", "x" * 129, "a\x1b[2J", '"a"', "ä", "a,b", "../x"])
-def test_a_name_that_harms_a_log_is_replaced(http: Service, said: str) -> None:
+@pytest.mark.parametrize(
+    "request_id", ["", "a b", "x" * 129, "a\x1b[2J", '"a"', "ä", "a,b", "../x"]
+)
+def test_a_name_that_harms_a_log_is_replaced(http: Service, request_id: str) -> None:
     client = http.client()
     answers = [
-        client.get(f"{API}/builds/b-nope", headers={"X-Request-Id": said.encode("latin-1")})
+        client.get(f"{API}/builds/b-nope", headers={"X-Request-Id": request_id.encode("latin-1")})
         for _ in range(2)
     ]
     names = {answer.headers["x-request-id"] for answer in answers}
-    assert said not in names
+    assert request_id not in names
     assert len(names) == 2
     assert {answer.json()["request_id"] for answer in answers} == names
 
@@ -263,8 +265,8 @@ def test_a_build_as_it_is_shown_is_a_request(http: Service, whole: bool) -> None
         if name != "steps":
             assert first[name] == shown[name], name
     outcome = ("started_at", "ended_at", "exit_code")
-    for one, other in zip(first["steps"], shown["steps"], strict=True):
-        assert {k: v for k, v in one.items() if k not in outcome} == {
+    for step, other in zip(first["steps"], shown["steps"], strict=True):
+        assert {k: v for k, v in step.items() if k not in outcome} == {
             k: v for k, v in other.items() if k not in outcome
         }
 

@@ -60,11 +60,11 @@ def test_old_local_images_go_and_those_in_use_stay(home: Path, cli: Cli) -> None
 def test_what_a_queued_build_names_stays(home: Path, cli: Cli, word: str) -> None:
     """By its name, its hash or the start of one."""
     cache = home / "cache" / "vmrunner"
-    asked = old(cache, "aaaa1", 9 * DAY, name="python")
+    queued = old(cache, "aaaa1", 9 * DAY, name="python")
     rest = old(cache, "bbbb1", 8 * DAY)
     wait_for(word)
     assert cli("image", "gc", "--keep", "0").code == 0
-    assert (asked.exists(), rest.exists()) == (True, False)
+    assert (queued.exists(), rest.exists()) == (True, False)
 
 
 def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
     names."""
     cache = home / "cache" / "vmrunner"
     digests = ("aaaa1", "bbbb1", "cccc1", "dddd1")
-    newest, asked, named, gone = (
+    newest, queued, named, gone = (
         old(cache, digest, age * 300 * DAY) for age, digest in enumerate(digests, 1)
     )
     with (home / "vmrunner.toml").open("a") as file:
@@ -80,7 +80,7 @@ def test_what_somebody_will_want_outlives_the_night(home: Path) -> None:
     wait_for("bbbb1")
     with app() as parts:
         gc_images(parts.ledger, parts.settings, parts.paths)
-    assert [path.exists() for path in (newest, asked, named, gone)] == [True, True, True, False]
+    assert [path.exists() for path in (newest, queued, named, gone)] == [True, True, True, False]
 
 
 def test_a_start_that_several_have_keeps_them_all(home: Path, cli: Cli) -> None:
@@ -108,17 +108,17 @@ def test_a_template_goes_with_its_image(home: Path) -> None:
     old(cache, images.current(), DAY)
     with (home / "vmrunner.toml").open("a") as file:
         file.write('[providers.local]\nkind = "qemu"\n')
-    places = {}
+    template_dirs = {}
     for image in (images.current(), "aaaa9"):
-        places[image] = place = cache / "templates" / f"of-{image}"
+        template_dirs[image] = place = cache / "templates" / f"of-{image}"
         place.mkdir(parents=True)
         for name in ("ram", "state", "disk.qcow2"):
             (place / name).touch()
         (place / "template.json").write_text(json.dumps({"spec": {"image": image}}))
     assert main(("image", "gc", "--dry-run")) == 0
-    assert all(place.exists() for place in places.values())
+    assert all(place.exists() for place in template_dirs.values())
     assert main(("image", "gc")) == 0
-    assert [image for image, place in places.items() if place.exists()] == [images.current()]
+    assert [image for image, place in template_dirs.items() if place.exists()] == [images.current()]
 
 
 @pytest.mark.usefixtures("cli")

@@ -21,16 +21,16 @@ DAY = 86_400.0
 
 
 def tags(installation: str = INSTALLATION, **more: str) -> dict[str, str]:
-    said = {"image-of": installation, "recipe": "default", "supervisor": "x"} | more
-    return {f"vmrunner:{key}": value for key, value in said.items()}
+    values = {"image-of": installation, "recipe": "default", "supervisor": "x"} | more
+    return {f"vmrunner:{key}": value for key, value in values.items()}
 
 
 def made(aws: Amazon, name: str, installation: str = INSTALLATION, **more: str) -> str:
     """An image like Packer's, a day after whatever was before."""
     aws.clock.advance(DAY)
-    said = tags(installation, **more)
-    image = aws.cloud.image(REGION, f"vmrunner-default-{name}", tags=said)
-    aws.cloud.backend(REGION).amis[image].ebs_snapshot.add_tags(said)
+    tags_of = tags(installation, **more)
+    image = aws.cloud.image(REGION, f"vmrunner-default-{name}", tags=tags_of)
+    aws.cloud.backend(REGION).amis[image].ebs_snapshot.add_tags(tags_of)
     return image
 
 
@@ -126,22 +126,22 @@ def test_old_images_go_with_snapshots_and_needed_ones_stay(aws: Amazon, cli: Cli
     assert cli("image", "promote", promoted, "--provider", "aws").code == 0
     snapshots = {image: backend.amis[image].ebs_snapshot.id for image in old}
     before = dict(backend.amis)
-    said = plan(cli, "--keep", "2", "--dry-run")
+    lines = plan(cli, "--keep", "2", "--dry-run")
     assert backend.amis == before
-    assert {ref: item["why"] for ref, item in said.items()} == {
+    assert {ref: item["why"] for ref, item in lines.items()} == {
         used: "in use",
         promoted: "promoted",
         **dict.fromkeys(old, "old"),
         other: "newest",
         **dict.fromkeys(new, "newest"),
     }
-    assert not any(item["removed"] for item in said.values())
+    assert not any(item["removed"] for item in lines.values())
     done = plan(cli, "--keep", "2")
     assert {ref for ref, item in done.items() if item["removed"]} == set(old)
     assert set(before) - set(backend.amis) == set(old)
     assert not set(snapshots.values()) & set(backend.snapshots)
     assert foreign in backend.amis
-    assert set(plan(cli, "--keep", "2")) == set(said) - set(old)
+    assert set(plan(cli, "--keep", "2")) == set(lines) - set(old)
 
 
 def test_a_snapshot_that_stays_is_told_and_tried_again(aws: Amazon, cli: Cli) -> None:
@@ -186,10 +186,10 @@ def test_what_the_configuration_names_stays(aws: Amazon, home: Path, cli: Cli) -
 
 def beside(home: Path, aws: Amazon, **more: str) -> None:
     """Another provider of the same kind."""
-    said = {"region": f'"{REGION}"', "endpoint_url": f'"{aws.cloud.url}"'} | more
+    values = {"region": f'"{REGION}"', "endpoint_url": f'"{aws.cloud.url}"'} | more
     with (home / "vmrunner.toml").open("a") as file:
         file.write('[providers.pinned]\nkind = "ec2"\n')
-        file.writelines(f"{key} = {value}\n" for key, value in said.items())
+        file.writelines(f"{key} = {value}\n" for key, value in values.items())
 
 
 def test_what_another_provider_is_set_to_use_stays(aws: Amazon, home: Path, cli: Cli) -> None:
@@ -229,15 +229,15 @@ def test_nothing_is_deleted_where_another_provider_cannot_be_asked(
 
 @pytest.mark.parametrize("spelled", ["{ref}", "vmrunner-default-1", "*-1"])
 def test_what_a_waiting_build_names_stays(aws: Amazon, cli: Cli, spelled: str) -> None:
-    asked, old, _ = made(aws, "1"), made(aws, "2"), made(aws, "3")
-    wait_for(spelled.format(ref=asked))
-    said = plan(cli, "--keep", "1", "--dry-run")
-    assert (said[asked]["why"], said[old]["why"]) == ("in use", "old")
+    named, old, _ = made(aws, "1"), made(aws, "2"), made(aws, "3")
+    wait_for(spelled.format(ref=named))
+    lines = plan(cli, "--keep", "1", "--dry-run")
+    assert (lines[named]["why"], lines[old]["why"]) == ("in use", "old")
 
 
 def test_nothing_is_deleted_where_a_row_cannot_be_read(aws: Amazon, cli: Cli) -> None:
-    asked, _ = made(aws, "1"), made(aws, "2")
-    wait_for(asked)
+    named, _ = made(aws, "1"), made(aws, "2")
+    wait_for(named)
     spoil_builds()
     done = cli("image", "gc", "--provider", "aws", "--keep", "0")
     assert (done.code, b"b-1 cannot be read, and may name any image" in done.err) == (1, True), (

@@ -23,25 +23,27 @@ API = "/api/v1"
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def journal(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, logger="vmrunner")
     return caplog
 
 
-def lines(said: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """The records as `--log-format json` writes those of deeds."""
-    made = [json.loads(JsonFormatter().format(r)) for r in said.records if hasattr(r, "fields")]
-    assert all(one["level"] == "info" for one in made)
+    made = [json.loads(JsonFormatter().format(r)) for r in caplog.records if hasattr(r, "fields")]
+    assert all(line["level"] == "info" for line in made)
     return made
 
 
 def test_a_builds_life_is_logged_with_its_ids(
-    http: Service, said: pytest.LogCaptureFixture
+    http: Service, journal: pytest.LogCaptureFixture
 ) -> None:
     build = only(http.client().post(f"{API}/builds", json={"steps": ["exit 3"]}))["id"]
     row = http.ended(build)._row
-    wait_until(lambda: any(" is gone: " in line["message"] for line in lines(said)))
-    made = {line["message"].split()[1] + line["message"].split()[2]: line for line in lines(said)}
+    wait_until(lambda: any(" is gone: " in line["message"] for line in lines(journal)))
+    made = {
+        line["message"].split()[1] + line["message"].split()[2]: line for line in lines(journal)
+    }
     vm, provider = row.instance, row.spec.provider
     assert {line["build"] for line in made.values()} == {build}
     assert {line["instance"] for line in made.values()} == {vm}
@@ -61,18 +63,18 @@ def test_a_builds_own_terminal_has_none_of_it(cli: Cli) -> None:
 
 
 def test_what_a_reap_by_hand_killed_is_logged(
-    blackbox: Cli, cloud: FileCloud, home: Path, said: pytest.LogCaptureFixture
+    blackbox: Cli, cloud: FileCloud, home: Path, journal: pytest.LogCaptureFixture
 ) -> None:
     blackbox("ps")
     late = cloud.plant("fake", tags_of(home, "vm-late", cloud.now() - 100))
     log = logging.getLogger("vmrunner.serve")  # the command line takes the others' from here
-    log.addHandler(said.handler)
+    log.addHandler(journal.handler)
     try:
         assert blackbox("reap", "--dry-run").code == 0
-        assert lines(said) == []
+        assert lines(journal) == []
         assert blackbox("reap").err == b""
     finally:
-        log.removeHandler(said.handler)
-    (line,) = lines(said)
+        log.removeHandler(journal.handler)
+    (line,) = lines(journal)
     assert line["message"].startswith(f"delete instance {late}: expired")
     assert (line["instance"], line["reason"], line["provider"]) == ("vm-late", "expired", "fake")

@@ -36,13 +36,13 @@ def rendered(values: JSON, name: str = "ci") -> list[JSON]:
     return [body for text in texts for body in yaml.safe_load_all(text) if body]
 
 
-def one(bodies: list[JSON], kind: str) -> JSON:
+def only_body(bodies: list[JSON], kind: str) -> JSON:
     (found,) = [body for body in bodies if body["kind"] == kind]
     return found
 
 
 def container(bodies: list[JSON], kind: str = "StatefulSet") -> JSON:
-    (found,) = one(bodies, kind)["spec"]["template"]["spec"]["containers"]
+    (found,) = only_body(bodies, kind)["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
 
@@ -94,7 +94,7 @@ def test_nothing_runs_as_root_or_writes_its_image() -> None:
     for values in (FULL, LEAST):
         bodies = rendered(values)
         for kind in ("StatefulSet", "Job"):
-            pod = one(bodies, kind)["spec"]["template"]["spec"]
+            pod = only_body(bodies, kind)["spec"]["template"]["spec"]
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
             assert container(bodies, kind)["securityContext"] == {
@@ -108,18 +108,20 @@ def test_nothing_runs_as_root_or_writes_its_image() -> None:
 
 def test_a_token_is_there_only_for_builds_in_the_cluster() -> None:
     bodies = rendered(FULL)
-    binding = one(bodies, "RoleBinding")
+    binding = only_body(bodies, "RoleBinding")
     (role,) = documents("role")
     assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
-    account = one(bodies, "ServiceAccount")["metadata"]
+    account = only_body(bodies, "ServiceAccount")["metadata"]
     assert {(s["name"], s["namespace"]) for s in binding["subjects"]} == {
         (account["name"], SERVICE)
     }
-    for values, there in ((FULL, True), (LEAST, False)):
-        spec = one(rendered(values), "StatefulSet")["spec"]["template"]["spec"]
-        assert spec["automountServiceAccountToken"] is there
-        assert one(rendered(values), "ServiceAccount")["automountServiceAccountToken"] is False
+    for values, mounted in ((FULL, True), (LEAST, False)):
+        spec = only_body(rendered(values), "StatefulSet")["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is mounted
+        assert (
+            only_body(rendered(values), "ServiceAccount")["automountServiceAccountToken"] is False
+        )
     assert "RoleBinding" not in {body["kind"] for body in rendered(LEAST)}
 
 
@@ -130,9 +132,9 @@ def test_its_words_are_those_that_vmrunner_knows() -> None:
     options = {text for parameter in commands[served[0]].params for text in parameter.opts}
     assert {word for word in served if word.startswith("--")} <= options
     assert upgrade[1] in commands[upgrade[0]].commands
-    config = one(bodies, "ConfigMap")["data"]["config.toml"]
+    config = only_body(bodies, "ConfigMap")["data"]["config.toml"]
     settings = Settings.model_validate(tomllib.loads(config))
-    hosts = {rule["host"] for rule in one(bodies, "Ingress")["spec"]["rules"]}
+    hosts = {rule["host"] for rule in only_body(bodies, "Ingress")["spec"]["rules"]}
     assert hosts == {settings.server.url.removeprefix("https://"), settings.server.port_domain}
     assert settings.store.url.startswith("s3://"), "which all nodes reach"
     secrets = {e["name"] for e in container(bodies)["env"] if "valueFrom" in e}
@@ -144,14 +146,14 @@ def test_its_words_are_those_that_vmrunner_knows() -> None:
 
 def test_selectors_take_the_nodes_and_no_upgrade() -> None:
     bodies = rendered(FULL)
-    nodes = one(bodies, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
-    upgrade = one(bodies, "Job")["spec"]["template"]["metadata"]["labels"]
+    nodes = only_body(bodies, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    upgrade = only_body(bodies, "Job")["spec"]["template"]["metadata"]["labels"]
     services = [body for body in bodies if body["kind"] == "Service"]
-    budget = one(bodies, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    budget = only_body(bodies, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
     for selector in [*(s["spec"]["selector"] for s in services), budget]:
         assert selector.items() <= nodes.items()
         assert not selector.items() <= upgrade.items()
-    monitor = one(bodies, "ServiceMonitor")["spec"]
+    monitor = only_body(bodies, "ServiceMonitor")["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
     taken = [s for s in services if wanted <= s["metadata"]["labels"].items()]
     assert [s["spec"].get("clusterIP") for s in taken] == ["None"], "each node once"
@@ -160,7 +162,7 @@ def test_selectors_take_the_nodes_and_no_upgrade() -> None:
 
 def test_a_changed_configuration_starts_the_nodes_anew() -> None:
     def notes(config: str) -> Any:
-        template = one(rendered(FULL | {"config": config}), "StatefulSet")["spec"]["template"]
+        template = only_body(rendered(FULL | {"config": config}), "StatefulSet")["spec"]["template"]
         return template["metadata"]["annotations"]
 
     assert notes("a = 1") != notes("a = 2")

@@ -69,11 +69,13 @@ def findings(provider: KubernetesProvider) -> dict[str, Finding]:
     """The worst of each check."""
     order = (Level.OK, Level.WARNING, Level.ERROR)
     found: dict[str, Finding] = {}
-    for one in provider.check():
-        if one.check == "clock":
+    for finding in provider.check():
+        if finding.check == "clock":
             continue  # a virtual one
-        if one.check not in found or order.index(one.level) > order.index(found[one.check].level):
-            found[one.check] = one
+        if finding.check not in found or order.index(finding.level) > order.index(
+            found[finding.check].level
+        ):
+            found[finding.check] = finding
     return found
 
 
@@ -214,10 +216,10 @@ def test_a_planted_mistake_is_told_with_its_fix(
 def user(kube: Cluster, *left_out: str) -> Path:
     """A kubeconfig of somebody who has all rights that are needed but these."""
     provider = kube.provider("pod")
-    rights = {*needed(kube.provider().options), *needed(provider.options)}
+    permissions = {*needed(kube.provider().options), *needed(provider.options)}
     rules = [
         {"verbs": [r.verb], "apiGroups": [r.group], "resources": [r.resource]}
-        for r in rights
+        for r in permissions
         if str(r) not in left_out
     ]
     cloud = kube.cloud

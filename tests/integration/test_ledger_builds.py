@@ -269,9 +269,9 @@ def test_extending_a_hold_and_ending_it_exclude_each_other(
 
 def test_a_retry_is_another_attempt_on_another_instance(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
-    assert doomed is not None
-    build = ledger.builds.requeue("b-1", epoch=doomed.epoch, now=106.0)
+    dying = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.DONE, now=105.0)
+    assert dying is not None
+    build = ledger.builds.requeue("b-1", epoch=dying.epoch, now=106.0)
     assert (build.state, build.instance, build.owner) == (S.QUEUED, None, None)
     assert not build.steps_started
     new = launch(ledger, "b-1", "vm-2", seen_epoch=build.epoch, now=107.0)

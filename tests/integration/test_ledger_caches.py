@@ -14,8 +14,8 @@ MINE = CacheScope(tenant="a", own="mine", others=("main",))
 
 
 def found(ledger: Ledger, scope: CacheScope, rule: CacheRule = RULE, now: float = 5.0) -> str:
-    one = ledger.caches.find(scope, rule, now)
-    return one.object if one else ""
+    entry = ledger.caches.find(scope, rule, now)
+    return entry.object if entry else ""
 
 
 def test_a_build_finds_its_tenants_and_its_scopes_alone(ledger: Ledger) -> None:
@@ -43,7 +43,7 @@ def test_a_key_that_is_saved_again_lets_the_first_go(ledger: Ledger) -> None:
     save(ledger, "first", MINE)
     save(ledger, "second", MINE)
     assert found(ledger, MINE) == "second"
-    used = {one.name: referenced for one, referenced in ledger.objects.page("")}
+    used = {stored.name: referenced for stored, referenced in ledger.objects.page("")}
     assert used == {"first": False, "second": True}
 
 
@@ -62,17 +62,17 @@ def test_use_decides_what_makes_room(ledger: Ledger) -> None:
         save(ledger, rule.key, MINE, rule, now=float(number), size=40)
     found(ledger, MINE, rules[0], now=9.0)
     save(ledger, "c", MINE, rules[2], now=10.0, size=40)
-    assert [one.key for one in ledger.caches.list("a")] == ["c", "a"]
+    assert [cache.key for cache in ledger.caches.list("a")] == ["c", "a"]
     assert ledger.caches.forget_unused(9.5, dry_run=True) == (1, 40)
     assert ledger.caches.forget_unused(9.5) == (1, 40)
-    assert [one.key for one in ledger.caches.list()] == ["c"]
+    assert [cache.key for cache in ledger.caches.list()] == ["c"]
 
 
 def test_a_tenant_has_so_many_at_most(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "MOST_CACHES", 2)
     for number, key in enumerate("abc"):
         save(ledger, key, MINE, CacheRule(key=key, path="/cache"), now=float(number))
-    assert [one.key for one in ledger.caches.list("a", limit=9)] == ["c", "b"]
+    assert [cache.key for cache in ledger.caches.list("a", limit=9)] == ["c", "b"]
 
 
 def test_all_tenants_together_have_so_much_at_most(ledger: Ledger) -> None:
@@ -80,16 +80,16 @@ def test_all_tenants_together_have_so_much_at_most(ledger: Ledger) -> None:
     for number, tenant in enumerate("abc"):
         scope = CacheScope(tenant=tenant, own="")
         save(ledger, tenant, scope, now=float(number), size=40, total=100)
-    assert [one.tenant for one in ledger.caches.list()] == ["c", "b"]
+    assert [cache.tenant for cache in ledger.caches.list()] == ["c", "b"]
     assert ledger.caches.let_go(None) == ledger.caches.let_go("a") == 40
     assert ledger.caches.let_go("b") == 0
 
 
 def test_an_upload_that_took_too_long_is_nobodys(ledger: Ledger) -> None:
-    one = StoredObject(name="o", kind=ObjectKind.CACHE, digest="d", size=1, created_at=1.0)
-    ledger.objects.begin(one)
+    stored = StoredObject(name="o", kind=ObjectKind.CACHE, digest="d", size=1, created_at=1.0)
+    ledger.objects.begin(stored)
     assert ledger.objects.mark_deleting("o", unreferenced_before=2.0)
-    assert not ledger.caches.save(one, RULE, scope=MINE, build="b-1", now=3.0, most=9)
+    assert not ledger.caches.save(stored, RULE, scope=MINE, build="b-1", now=3.0, most=9)
     assert ledger.caches.list() == []
 
 

@@ -82,13 +82,13 @@ def test_engines_mind_a_templates_vm_once_it_dies(ledger: Ledger) -> None:
     for when in (0.0, 400.0):  # by the change, and when all is read
         assert names(of_engine, when)[0] == set()
         assert names(of_reaper, when)[0] == {"vm-1"}
-    doomed = ledger.instances.mark_deleting(
+    dying = ledger.instances.mark_deleting(
         "vm-1", seen_epoch=row.epoch, death=Death.ABANDONED, now=5.0
     )
-    assert doomed is not None
+    assert dying is not None
     for when in (400.0, 800.0):
         assert names(of_engine, when)[0] == {"vm-1"}
-    ledger.instances.close("vm-1", epoch=doomed.epoch, death=Death.DONE, now=6.0)
+    ledger.instances.close("vm-1", epoch=dying.epoch, death=Death.DONE, now=6.0)
     assert names(of_engine, 800.0)[0] == names(of_reaper, 800.0)[0] == set()
 
 

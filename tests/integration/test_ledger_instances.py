@@ -29,14 +29,14 @@ S = InstanceState
 
 def test_an_intent_holds_all_that_another_process_needs(ledger: Ledger) -> None:
     submitted(ledger)
-    wish = launch(ledger, "b-1", "vm-1")
-    ((build, instance),) = ledger.instances.start([wish], until=200.0)
+    request = launch(ledger, "b-1", "vm-1")
+    ((build, instance),) = ledger.instances.start([request], until=200.0)
     assert build == ledger.builds.get("b-1")
     assert instance == ledger.instances.get("vm-1")
     assert (build.state, build.epoch, build.attempt) == (BuildState.PROVISIONING, 1, 1)
     assert (build.owner, build.owner_until, build.instance) == ("e-1", 200.0, "vm-1")
     assert (instance.state, instance.epoch, instance.attempt) == (S.REQUESTED, 1, 1)
-    assert ledger.instances.order("vm-1") == wish.order
+    assert ledger.instances.order("vm-1") == request.order
     assert ledger.instances.access("vm-1") == ACCESS
 
 
@@ -70,11 +70,11 @@ def test_one_batch_takes_no_more_than_the_rooms_left(ledger: Ledger, rooms: Capa
 
 def test_an_order_must_be_the_instances_own(ledger: Ledger) -> None:
     submitted(ledger)
-    wish = launch(ledger, "b-1", "vm-1")
+    request = launch(ledger, "b-1", "vm-1")
     for wrong in (
-        replace(wish, order=replace(wish.order, deadline=9e9)),
-        replace(wish, order=replace(wish.order, instance="vm-2")),
-        replace(wish, instance=replace(wish.instance, owner=None)),
+        replace(request, order=replace(request.order, deadline=9e9)),
+        replace(request, order=replace(request.order, instance="vm-2")),
+        replace(request, instance=replace(request.instance, owner=None)),
     ):
         with pytest.raises(ValueError):
             ledger.instances.start([wrong], until=200.0)
@@ -116,13 +116,13 @@ def test_the_next_offer_is_another_row_of_the_same_attempt(ledger: Ledger) -> No
 
 def test_doom_fences_whoever_drove_it(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.mark_deleting(
+    dying = ledger.instances.mark_deleting(
         "vm-1", seen_epoch=1, death=Death.EXPIRED, now=205.0, message="past E"
     )
-    assert doomed == ledger.instances.get("vm-1")
-    assert doomed is not None
-    assert (doomed.state, doomed.death, doomed.message) == (S.DELETING, Death.EXPIRED, "past E")
-    assert doomed.epoch == ledger.builds.get("b-1").epoch == 2
+    assert dying == ledger.instances.get("vm-1")
+    assert dying is not None
+    assert (dying.state, dying.death, dying.message) == (S.DELETING, Death.EXPIRED, "past E")
+    assert dying.epoch == ledger.builds.get("b-1").epoch == 2
     with pytest.raises(Fenced):
         ledger.logs.append("b-1", 1, 1, offset=1, data=b"x", now=206.0)
     assert ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1"))]) == set()
@@ -176,8 +176,8 @@ def test_deletes_are_counted_until_it_is_gone(ledger: Ledger) -> None:
 
 def test_closing_is_final_and_erases_what_was_sealed(ledger: Ledger) -> None:
     running(ledger)
-    doomed = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.STUCK, now=105.0)
-    assert doomed is not None
+    dying = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.STUCK, now=105.0)
+    assert dying is not None
     close = ledger.instances.close
     assert close("vm-1", epoch=1, death=Death.VANISHED, now=106.0) is False
     assert close("vm-1", epoch=2, death=Death.VANISHED, now=106.0) is True
@@ -215,8 +215,8 @@ def test_the_first_container_of_a_build_stays_its_own(ledger: Ledger) -> None:
     note([("vm-0", second.epoch, "debian@sha256:3")], 111.0)
     assert ledger.instances.get("vm-0").container == "debian@sha256:3"
     assert ledger.instances.container("b-1") == "debian@sha256:1"
-    told = [e.data for e in ledger.events.list("b-1") if e.kind == EventKind.PINNED]
-    assert told == [
+    pins = [e.data for e in ledger.events.list("b-1") if e.kind == EventKind.PINNED]
+    assert pins == [
         {"instance": "vm-1", "container": "debian@sha256:1"},
         {"instance": "vm-0", "container": "debian@sha256:3"},
     ]
@@ -228,8 +228,8 @@ def test_a_verdict_and_the_doom_of_its_vm_are_one(ledger: Ledger) -> None:
     ledger.builds.finish(
         "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=300.0, death=Death.DONE
     )
-    doomed = ledger.instances.get("vm-1")
-    assert (doomed.state, doomed.death, doomed.epoch) == (S.DELETING, Death.DONE, row.epoch + 1)
+    dying = ledger.instances.get("vm-1")
+    assert (dying.state, dying.death, dying.epoch) == (S.DELETING, Death.DONE, row.epoch + 1)
     closed = ledger.instances.close_all([("vm-1", 1, Death.DONE), ("vm-1", 2, Death.STUCK)], 301.0)
     assert closed == {"vm-1"}
     assert ledger.instances.get("vm-1").death is Death.DONE
@@ -278,11 +278,11 @@ def test_where_a_provider_has_vms_or_asked_lately_is_known(ledger: Ledger) -> No
     """But not for ever: a region may be gone for good."""
     for n, place in enumerate(("eu-west-1", "us-east-1", "eu-west-1", "sa-east-1"), 1):
         submitted(ledger, f"b-{n}")
-        wish = launch(ledger, f"b-{n}", f"{ids.instances_since(1000 * n)}-{n}")
-        offer = replace(wish.instance.offer, scope=Scope("ec2", "1", place))
-        row = replace(wish.instance, offer=offer, provider="other" if n == 4 else "aws")
-        order = replace(wish.order, offer=offer)
-        ledger.instances.start([replace(wish, instance=row, order=order)], until=200.0)
+        request = launch(ledger, f"b-{n}", f"{ids.instances_since(1000 * n)}-{n}")
+        offer = replace(request.instance.offer, scope=Scope("ec2", "1", place))
+        row = replace(request.instance, offer=offer, provider="other" if n == 4 else "aws")
+        order = replace(request.order, offer=offer)
+        ledger.instances.start([replace(request, instance=row, order=order)], until=200.0)
     assert {s.place for s in ledger.instances.places("aws")} == {"eu-west-1", "us-east-1"}
     closed = f"{ids.instances_since(2000)}-2"
     ledger.instances.close(closed, epoch=1, death=Death.REFUSED, now=9.0, message="")

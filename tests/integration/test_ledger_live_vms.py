@@ -45,7 +45,7 @@ class Churn:
     def __init__(self, nodes: list[Ledger], seed: int) -> None:
         self.nodes, self.random, self.number = nodes, random.Random(seed), 0
 
-    def wish(self, ledger: Ledger) -> LaunchRequest:
+    def launch_request(self, ledger: Ledger) -> LaunchRequest:
         self.number += 1
         submitted(ledger, f"b-{self.number:04}")
         wanted = launch(ledger, f"b-{self.number:04}", f"vm-{self.number:04}")
@@ -62,7 +62,7 @@ class Churn:
         if row.state is InstanceState.DELETING:
             ledger.instances.close(row.id, epoch=row.epoch, death=Death.DONE, now=5.0)
         elif row.state is InstanceState.REQUESTED and row.build and self.random.random() < 0.4:
-            wanted = self.wish(ledger)
+            wanted = self.launch_request(ledger)
             other = replace(
                 wanted,
                 build_id=row.build,
@@ -81,7 +81,7 @@ class Churn:
             ledger.instances.start([template_launch(ledger, f"vm-{self.number:04}")], until=1.0)
             return
         before = truth(ledger)
-        wishes = [self.wish(ledger) for _ in range(self.random.randint(1, 4))]
+        wishes = [self.launch_request(ledger) for _ in range(self.random.randint(1, 4))]
         rooms = Capacity(overall=ROOM, each={"cloud": 3})
         ledger.instances.start(wishes, until=1.0, rooms=rooms)
         won = truth(ledger)

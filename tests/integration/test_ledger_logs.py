@@ -111,8 +111,8 @@ def test_what_may_stand_already_is_written_once(ledger: Ledger) -> None:
     assert [(chunk.seq, chunk.line) for chunk in ledger.logs.read("b-1")] == [(1, 0), (2, 1)]
     events = ledger.events.list("b-1")
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    told = [(e.time, e.data["sent"]) for e in events if e.kind == EventKind.SOURCE]
-    assert told == [(105.0, 1), (106.0, 1), (105.0, 2)]
+    sends = [(e.time, e.data["sent"]) for e in events if e.kind == EventKind.SOURCE]
+    assert sends == [(105.0, 1), (106.0, 1), (105.0, 2)]
 
 
 def test_a_commit_that_comes_late_stores_no_line_twice(postgres: Server, tmp_path: Path) -> None:
@@ -246,20 +246,22 @@ def test_clocks_are_held_against_the_databases(
 
 def test_sightings_are_kept_for_each_place(ledger: Ledger) -> None:
     kind, memory = SightingKind, ledger.sightings
-    one = Sighting(what=kind.ORPHAN, subject="f|a|s|disk|d", place="f|a|s", sweep="s-1", begun=1.5)
-    two = Sighting(what=kind.ABSENT, subject="vm-1", place="f|b|s", sweep="s-2", begun=2.5)
+    sighting = Sighting(
+        what=kind.ORPHAN, subject="f|a|s|disk|d", place="f|a|s", sweep="s-1", begun=1.5
+    )
+    second = Sighting(what=kind.ABSENT, subject="vm-1", place="f|b|s", sweep="s-2", begun=2.5)
     latch = Sighting(what=kind.LATCH, subject="f|b|s", place="f|b|s", sweep="s-2", begun=2.5)
     both = ("f|a|s", "f|b|s")
-    memory.record("local", both, {one, two, latch})
-    memory.record("aws", ["f|a|s"], {one})
-    assert memory.list("local", both) == {one, two, latch}
+    memory.record("local", both, {sighting, second, latch})
+    memory.record("aws", ["f|a|s"], {sighting})
+    assert memory.list("local", both) == {sighting, second, latch}
     memory.record("local", ["f|a|s"], ())
-    assert memory.list("local", both) == memory.list("local", ["f|b|s"]) == {two, latch}
-    assert memory.list("aws", both) == {one}
+    assert memory.list("local", both) == memory.list("local", ["f|b|s"]) == {second, latch}
+    assert memory.list("aws", both) == {sighting}
     assert [(found.provider, found.place) for found in memory.latched()] == [("local", "f|b|s")]
     memory.forget(["f|b|s"])
     assert memory.list("local", both) == frozenset()
-    assert memory.list("aws", both) == {one}
+    assert memory.list("aws", both) == {sighting}
 
 
 def test_draining_is_kept(ledger: Ledger) -> None:

@@ -36,7 +36,7 @@ def copy(what: Path, where: Path) -> None:
 
 def test_a_restored_backup_murders_nobody(home: Path, cli: Cli, cloud: FileCloud) -> None:
     with serving(home, cli):
-        known = started(cli, cloud)
+        vm = started(cli, cloud)
     copy(data_of(home), home / "backup")
     with serving(home, cli):
         unknown = started(cli, cloud)
@@ -45,10 +45,10 @@ def test_a_restored_backup_murders_nobody(home: Path, cli: Cli, cloud: FileCloud
     for path in (home / "backup").glob("ledger.db*"):
         shutil.copy2(path, data_of(home))
     swept(cli, cloud)
-    assert cloud.alive().keys() == {known, unknown}
-    told = cli("audit", "-o", "json")
-    assert told.code == 7
-    assert ("unknown", unknown) in {(line["fault"], line["ref"]) for line in told.items}
+    assert cloud.alive().keys() == {vm, unknown}
+    report = cli("audit", "-o", "json")
+    assert report.code == 7
+    assert ("unknown", unknown) in {(line["fault"], line["ref"]) for line in report.items}
     cloud.advance(TTL)
     assert cli("reap").code == 0
     assert not cloud.alive()
@@ -167,8 +167,8 @@ def test_reap_ends_what_is_past_its_deadline_without_a_ledger(
     cloud.plant("fake", tags_of(home, "vm-a", now - 10))
     later = cloud.plant("fake", tags_of(home, "vm-b", now + 500))
     without_ledger()
-    told = cli("reap", "--dry-run", "-o", "json")
-    assert [(x["instance"], x["reason"], x["outcome"]) for x in told.items] == [
+    report = cli("reap", "--dry-run", "-o", "json")
+    assert [(x["instance"], x["reason"], x["outcome"]) for x in report.items] == [
         ("vm-a", "expired", None)
     ]
     assert len(cloud.alive()) == 2

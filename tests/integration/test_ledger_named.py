@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Path:
     return place
 
 
-def said(cli: Cli, monkeypatch: pytest.MonkeyPatch, url: str, *argv: str) -> tuple[int, str]:
+def ran(cli: Cli, monkeypatch: pytest.MonkeyPatch, url: str, *argv: str) -> tuple[int, str]:
     monkeypatch.setenv("VMRUNNER_DATABASE_URL", url)
     done = cli(*(argv or ("ps",)))
     return done.code, done.err.decode()
@@ -34,7 +34,7 @@ def test_a_mistyped_path_makes_nothing(
 ) -> None:
     for path in (place / "typo" / "l.db", place / "l.db"):
         for argv in (("ps",), ("show", "x"), ("vm", "ls"), ("audit",), ("doctor",)):
-            code, err = said(cli, monkeypatch, f"sqlite:///{path}", *argv)
+            code, err = ran(cli, monkeypatch, f"sqlite:///{path}", *argv)
             assert code != 0, argv
         assert f"{path.parent} is not there (mkdir -p" in err or f"no ledger at {path}" in err
         assert list(place.iterdir()) == []
@@ -46,16 +46,16 @@ def test_who_wants_a_ledger_there_gets_it(
     empty = (0, "vmrunner: no build; ps -a shows finished ones too\n")
     for n, argv in enumerate((("db", "upgrade"), ("drain",))):
         url = f"sqlite:///{place}/l{n}.db"
-        assert said(cli, monkeypatch, url)[0] == 2
-        assert said(cli, monkeypatch, url, *argv)[0] == 0
-        assert said(cli, monkeypatch, url) == empty
+        assert ran(cli, monkeypatch, url)[0] == 2
+        assert ran(cli, monkeypatch, url, *argv)[0] == 0
+        assert ran(cli, monkeypatch, url) == empty
 
 
 @pytest.mark.parametrize("url", ["sqlite:///", "sqlite:////"])
 def test_a_url_without_a_file_is_refused(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    code, err = said(cli, monkeypatch, url)
+    code, err = ran(cli, monkeypatch, url)
     assert code == 2
     assert f"database.url: {url} names no file" in err
 
@@ -64,7 +64,7 @@ def test_what_is_no_file_leaves_nothing(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     os.mkfifo(place / "pipe")
-    code, err = said(cli, monkeypatch, f"sqlite:///{place}/pipe", "drain")
+    code, err = ran(cli, monkeypatch, f"sqlite:///{place}/pipe", "drain")
     assert code == 2
     assert f"the file {place}/pipe cannot be opened: it is no file" in err
     assert [path.name for path in place.iterdir()] == ["pipe"]
@@ -79,7 +79,7 @@ def test_another_programs_file_is_left_as_it_is(
             other.execute(f"INSERT INTO {table} VALUES ('0004')")
             other.commit()
         before = (place / name).read_bytes()
-        code, err = said(cli, monkeypatch, f"sqlite:///{place}/{name}")
+        code, err = ran(cli, monkeypatch, f"sqlite:///{place}/{name}")
         assert code == 2
         assert f"{place}/{name} is another program's: it has the tables {table}" in err
         assert "VMRUNNER_DATABASE_URL" in err
@@ -91,7 +91,7 @@ def test_a_damaged_ledger_is_named_with_its_fix(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     (place / "l.db").write_bytes(b"this is no database" * 1000)
-    code, err = said(cli, monkeypatch, f"sqlite:///{place}/l.db")
+    code, err = ran(cli, monkeypatch, f"sqlite:///{place}/l.db")
     assert code == 1
     assert f"file is not a database ({place}/l.db)" in err
     assert "restore a backup" in err
@@ -101,7 +101,7 @@ def test_a_damaged_ledger_is_named_with_its_fix(
 def test_a_server_that_is_away_leaves_nothing(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    code, err = said(cli, monkeypatch, "postgresql://127.0.0.1:1/none")
+    code, err = ran(cli, monkeypatch, "postgresql://127.0.0.1:1/none")
     assert code == 1
     assert "see whether the database is up and reachable" in err
     assert not (home / "data").exists()

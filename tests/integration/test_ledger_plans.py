@@ -94,9 +94,9 @@ def statements() -> Iterator[tuple[str, Prepared]]:
         short = module.__name__.rpartition(".")[2]
         for name, value in vars(module).items():
             many = value if isinstance(value, dict) else {"": value}
-            for key, one in many.items():
-                if isinstance(one, Prepared):
-                    yield f"{short}.{name}{f'[{key}]' if key else ''}", one
+            for key, statement in many.items():
+                if isinstance(statement, Prepared):
+                    yield f"{short}.{name}{f'[{key}]' if key else ''}", statement
 
 
 def test_no_statement_scans_what_grows(tmp_path: Path) -> None:

@@ -72,47 +72,47 @@ def test_one_host_notices_it_for_all(postgres: Server, tmp_path: Path) -> None:
     """The host that started what is forgotten; the other one hears of it before it concludes."""
     url = postgres.new()
     key = Fernet.generate_key().decode()
-    one = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
-    two = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
-    running(one)
-    running(two, "b-2", "vm-2")
-    one.recognise()
-    two.recognise()
-    was = two.generation
+    first = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
+    second = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
+    running(first)
+    running(second, "b-2", "vm-2")
+    first.recognise()
+    second.recognise()
+    was = second.generation
     forget(url, "vm-2")
-    one.recognise()
-    assert one.generation == was
-    two.recognise()
-    one.recognise()
-    assert one.generation == two.generation != was
-    one.close()
-    two.close()
+    first.recognise()
+    assert first.generation == was
+    second.recognise()
+    first.recognise()
+    assert first.generation == second.generation != was
+    first.close()
+    second.close()
 
 
 def test_a_refused_start_that_goes_sets_nothing_back(postgres: Server, tmp_path: Path) -> None:
     """A host remembers it, and another one drops its row at once."""
     url, key = postgres.new(), Fernet.generate_key().decode()
-    one = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
-    two = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
-    submitted(one, "b-1")
+    first = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
+    second = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
+    submitted(first, "b-1")
 
     def refused(ledger: Ledger, instance: str, now: float) -> None:
         """Those of more than 500 s ago go."""
         seen = ledger.builds.get("b-1").epoch
-        asked = launch(ledger, "b-1", instance, seen_epoch=seen, now=now)
-        ledger.instances.start([asked], until=now + 100)
+        request = launch(ledger, "b-1", instance, seen_epoch=seen, now=now)
+        ledger.instances.start([request], until=now + 100)
         epoch = ledger.instances.get(instance).epoch
         ledger.instances.close(instance, epoch=epoch, death=Death.REFUSED, now=now)
         ledger.builds.put_back("b-1", epoch=seen + 1, now=now, before=now - 500)
 
     vms = [aged(3000.0), aged(2600.0), aged(2400.0)]
-    one.recognise()  # the other one came after it
-    refused(one, vms[0], 1000.0)
-    was = one.generation
-    refused(two, vms[1], 1400.0)
-    refused(two, vms[2], 1600.0)
-    assert {row.id for row in two.instances.list(build="b-1")} == set(vms[1:])
-    for ledger in (one, two):
+    first.recognise()  # the other one came after it
+    refused(first, vms[0], 1000.0)
+    was = first.generation
+    refused(second, vms[1], 1400.0)
+    refused(second, vms[2], 1600.0)
+    assert {row.id for row in second.instances.list(build="b-1")} == set(vms[1:])
+    for ledger in (first, second):
         ledger.recognise()
         assert ledger.generation == was
         ledger.close()

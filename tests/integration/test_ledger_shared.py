@@ -36,10 +36,10 @@ database.close()
 
 def beside(path: Path) -> list[str]:
     """Another process reads the ledger, and believes on closing it that it was the last one."""
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", BESIDE, path], capture_output=True, text=True, check=True
     )
-    return told.stdout.split()
+    return done.stdout.split()
 
 
 def opened(path: Path) -> list[str]:
@@ -122,10 +122,10 @@ def test_threads_that_open_and_close_it_lose_no_build(ledger: Ledger, path: Path
 def test_one_pool_serves_all_who_open_it(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     others = [again(path), again(tmp_path / "link" / path.name)]
-    assert {id(one._database) for one in (ledger, *others)} == {id(ledger._database)}
-    for one in others:
-        one.close()
-        one.close()  # once more says nothing of the others
+    assert {id(node._database) for node in (ledger, *others)} == {id(ledger._database)}
+    for node in others:
+        node.close()
+        node.close()  # once more says nothing of the others
     submitted(ledger)
     assert opened(path)
     ledger.close()
@@ -216,9 +216,9 @@ def test_a_child_of_a_transaction_is_told_so(
         out.wait()
 
     def refused() -> bool:
-        for one in (lambda: ledger.builds.list(), lambda: again(path)):
+        for call in (lambda: ledger.builds.list(), lambda: again(path)):
             with pytest.raises(LedgerError, match="forked while another thread"):
-                one()
+                call()
         return False
 
     def work() -> bool:
@@ -286,10 +286,10 @@ def test_ctrl_c_amid_a_write_leaves_no_lock(ledger: Ledger, path: Path) -> None:
 def test_no_fork_waits_for_another_process_that_opens_the_ledger(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, flock = threading.Event(), fcntl.flock
+    waiting, flock = threading.Event(), fcntl.flock
 
     def waits(descriptor: int, how: int) -> None:
-        asked.set()
+        waiting.set()
         flock(descriptor, how)
 
     held = os.open(path.parent, os.O_RDONLY)
@@ -298,7 +298,7 @@ def test_no_fork_waits_for_another_process_that_opens_the_ledger(
     opening = threading.Thread(target=lambda: again(path).close())
     opening.start()
     try:
-        assert asked.wait(10)
+        assert waiting.wait(10)
         assert fork_safety.opening.acquire(timeout=10), "whoever forks takes this"
         fork_safety.opening.release()
     finally:

@@ -60,18 +60,18 @@ class Together:
     def submit(self, *options: dict[str, Any]) -> list[Future[Any]]:
         """Submit a build with each of these, all at once."""
         with ThreadPoolExecutor(MANY) as threads, held_back(self.together):
-            asked = [
+            futures = [
                 threads.submit(
                     self.ledger.builds.submit,
-                    spec(idempotency_key=one.pop("key", None), name=one.pop("name", "")),
+                    spec(idempotency_key=option.pop("key", None), name=option.pop("name", "")),
                     id=f"b-{n:02}",
                     now=100.0,
-                    **one,
+                    **option,
                 )
-                for n, one in enumerate(options)
+                for n, option in enumerate(options)
             ]
             wait_until(lambda: len(self.together._waiting) == len(options))
-        return asked
+        return futures
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def together(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Together:
 
 
 def test_submits_at_once_share_one_commit(together: Together) -> None:
-    asked = together.submit(*({} for _ in range(MANY)))
-    assert {one.result()[0].id for one in asked} == {f"b-{n:02}" for n in range(MANY)}
+    futures = together.submit(*({} for _ in range(MANY)))
+    assert {future.result()[0].id for future in futures} == {f"b-{n:02}" for n in range(MANY)}
     assert together.commits == 1
     assert len(together.ledger.builds.list()) == MANY
 
@@ -92,8 +92,8 @@ def test_one_that_fails_undoes_itself_alone(together: Together) -> None:
     options[5] = {"key": "k", "name": "other"}
     for n in (7, 8, 9):
         options[n] = {"actor": "token:1", "most": 2}
-    asked = together.submit(*options)
-    errors = [type(error) for one in asked if (error := one.exception()) is not None]
+    futures = together.submit(*options)
+    errors = [type(error) for future in futures if (error := future.exception()) is not None]
     assert sorted(errors, key=str) == [Conflict, QuotaUsedUp]
     assert together.commits == 4, "undone as a whole, then alone; those two tell why by themselves"
     assert len(together.ledger.builds.list()) == MANY - 2
@@ -107,11 +107,11 @@ def test_one_that_another_node_holds_up_waits_alone(together: Together, url: str
     held = {"actor": token.actor, "most": 9}
     with ThreadPoolExecutor() as threads, psycopg.connect(url) as other:
         other.execute("SELECT id FROM tokens FOR UPDATE")
-        asked = threads.submit(together.submit, {}, held, {})
+        submitted = threads.submit(together.submit, {}, held, {})
         wait_until(lambda: len(ledger.builds.list()) == 2)
         assert {build.actor for build in ledger.builds.list()} == {""}
         other.rollback()
-        assert [one.exception() for one in asked.result()] == [None] * 3
+        assert [future.exception() for future in submitted.result()] == [None] * 3
     assert len(ledger.builds.list()) == 3
 
 
@@ -159,11 +159,11 @@ def test_two_nodes_that_want_each_others_rows_both_write(ledger: Ledger, data_di
         return list(shared.write_all(works))
 
     with ThreadPoolExecutor() as threads:
-        asked = [
+        futures = [
             threads.submit(write, ledger, *names),
             threads.submit(write, other, *reversed(names)),
         ]
-        assert [one.result(60) for one in asked] == [[1, 1], [1, 1]]
+        assert [future.result(60) for future in futures] == [[1, 1], [1, 1]]
     assert [token.name for token in ledger.tokens.list()] == ["txx", "txx"]
     other.close()
 
@@ -183,11 +183,11 @@ def test_a_node_that_is_stopped_keeps_no_row(
         goes_on.wait(30)
 
     with ThreadPoolExecutor() as threads:
-        asked = threads.submit(ledger._database.write, stop)
+        future = threads.submit(ledger._database.write, stop)
         assert stopped.wait(20)
         assert ledger.builds.request_cancel("b-1", Reason.USER, 2.0).cancel
         goes_on.set()
-        assert isinstance(asked.exception(), LedgerError)
+        assert isinstance(future.exception(), LedgerError)
     assert [event.kind for event in ledger.events.list("b-1")] == [EventKind.CANCEL]
 
 
@@ -212,7 +212,7 @@ def test_who_is_written_waits_for_nobody_after_it(
             wait_until(lambda: len(shared._waiting) == 3)
         try:
             assert begun.wait(60)
-            assert [one.result(60) for one in first] == [None, None]
+            assert [future.result(60) for future in first] == [None, None]
             assert not last.done()
         finally:
             goes_on.set()
@@ -250,26 +250,26 @@ def test_a_write_that_an_interrupt_lost_is_told(together: Together) -> None:
         taken = 0
 
         def popleft(self) -> Any:
-            one = super().popleft()
+            write = super().popleft()
             self.taken += 1
             if self.taken == 2:
                 raise KeyboardInterrupt
-            return one
+            return write
 
     together.together._waiting = Interrupted()
-    told = [type(one.exception()) for one in together.submit({}, {})]
-    assert sorted(told, key=str) == [KeyboardInterrupt, LedgerError]
+    errors = [type(future.exception()) for future in together.submit({}, {})]
+    assert sorted(errors, key=str) == [KeyboardInterrupt, LedgerError]
     assert together.ledger.builds.list() == []
 
 
 @pytest.mark.parametrize("error", [LedgerError("the disk is full"), KeyboardInterrupt()])
 def test_a_commit_that_fails_is_told_to_all(together: Together, error: BaseException) -> None:
     together.fails = error
-    asked = together.submit(*({} for _ in range(MANY)))
-    told = [one.exception() for one in asked]
-    assert all(isinstance(one, LedgerError) or one is error for one in told)
+    futures = together.submit(*({} for _ in range(MANY)))
+    errors = [future.exception() for future in futures]
+    assert all(isinstance(lost, LedgerError) or lost is error for lost in errors)
     assert together.ledger.builds.list() == []
-    assert [one.exception() for one in together.submit({}, {})] == [None, None]
+    assert [future.exception() for future in together.submit({}, {})] == [None, None]
 
 
 def end(epoch: int) -> BuildEnd:
@@ -312,6 +312,6 @@ def test_ends_together_are_one_commit(together: Together) -> None:
     ledger.builds.finish_all({name: end(1) for name in names})
     assert together.commits == before + 1
     together.fails = LedgerError("the disk is full")
-    assert [str(one) for one in ledger.builds.finish_all({"b-0": end(1), "b-1": end(1)})] == [
+    assert [str(error) for error in ledger.builds.finish_all({"b-0": end(1), "b-1": end(1)})] == [
         "the disk is full"
     ] * 2

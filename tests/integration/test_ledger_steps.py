@@ -32,15 +32,15 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
     """Promise 1: no reaper and no tick waits for the night's logs."""
     names = finished(ledger, "b-1", chunks=150), finished(ledger, "b-2", chunks=10)
     recent = finished(ledger, "b-3", chunks=2, at=90 * DAY)
-    left = [chunks_of(ledger, *names)]
+    remaining = [chunks_of(ledger, *names)]
 
     def others_turn(seconds: float) -> None:
         assert seconds > 0
         assert ledger.engines.acquire("reaper", "e-1", until=1e9)
-        left.append(chunks_of(ledger, *names))
+        remaining.append(chunks_of(ledger, *names))
 
     assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=others_turn).count == 2
-    steps = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
+    steps = [before - after for before, after in zip(remaining, [*remaining[1:], 0], strict=True)]
     assert len(steps) >= 3
     assert max(steps) <= 64
     assert chunks_of(ledger, *names) == 0
@@ -58,7 +58,7 @@ def test_retention_lets_go_of_many_stored_logs_at_once(ledger: Ledger) -> None:
     assert chunks_of(ledger, late) == 0
     assert {ledger.builds.get(name).removed_at for name in (*names, late)} == {60 * DAY}
     found = [ledger.objects.get(log) for log in logs]
-    assert [one.unreferenced_since for one in found] == [60 * DAY] * 3
+    assert [stored.unreferenced_since for stored in found] == [60 * DAY] * 3
     assert ledger.removals.remove_old(60 * DAY, 30 * DAY).count == 0
 
 
@@ -76,11 +76,11 @@ def test_a_build_says_itself_how_long_its_log_is_kept(ledger: Ledger) -> None:
         ledger.logs.append(name, 1, 1, offset=1, data=b"x", now=105.0)
         success = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
         ledger.builds.finish(name, epoch=1, now=110.0, **success)
-    left = []
+    remaining = []
     for days in (0.1, 2, 31, 91):
         ledger.removals.remove_old(110.0 + days * DAY, 30 * DAY)
-        left.append([n for n in range(1, 5) if ledger.logs.read(f"b-{n}")])
-    assert left == [[1, 2, 3], [1, 3], [3], []]
+        remaining.append([n for n in range(1, 5) if ledger.logs.read(f"b-{n}")])
+    assert remaining == [[1, 2, 3], [1, 3], [3], []]
 
 
 def test_builds_that_ended_at_one_moment_are_all_done(

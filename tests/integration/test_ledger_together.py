@@ -45,12 +45,12 @@ def test_no_build_is_claimed_twice(ledger: Ledger, url: str, data_dir: Path, bat
     """Promise 3, no double: four processes that see the same queue."""
     for n in range(BUILDS):
         submitted(ledger, f"b-{n:03}")
-    said = raced([CLAIMER, url, str(data_dir), f"e-{n}", str(batch)] for n in range(PROCESSES))
-    counts = Counter(build for some, _ in said for build in some)
+    outcomes = raced([CLAIMER, url, str(data_dir), f"e-{n}", str(batch)] for n in range(PROCESSES))
+    counts = Counter(build for some, _ in outcomes for build in some)
     assert set(counts.values()) == {1}
     assert len(counts) == BUILDS
     # They did compete: all of them had seen the same first builds, and only one could win each.
-    assert sum(wished for _, wished in said) - BUILDS >= (PROCESSES - 1) * batch
+    assert sum(wanted for _, wanted in outcomes) - BUILDS >= (PROCESSES - 1) * batch
     instances = ledger.instances.list()
     assert Counter(i.build for i in instances) == counts
     assert all(b.attempt == b.epoch == 1 for b in ledger.builds.list())
@@ -172,15 +172,15 @@ def test_batches_and_dooms_that_cross_do_not_deadlock(ledger: Ledger) -> None:
         return ledger.instances.record([(f"vm-{n}", 1, ref(n)) for n in reversed(names)], 102.0)
 
     def doom(name: str) -> bool:
-        doomed = ledger.instances.mark_deleting(
+        dying = ledger.instances.mark_deleting(
             f"vm-{name}", seen_epoch=1, death=Death.CANCELLED, now=102.0
         )
-        return doomed is not None
+        return dying is not None
 
     with ThreadPoolExecutor(8) as threads:
-        dooms = threads.map(doom, reversed(names))
+        marked = threads.map(doom, reversed(names))
         records = list(threads.map(record, range(4)))
-        assert all(dooms)
+        assert all(marked)
     assert sum(map(len, records)) == len(set().union(*records))
     new = launch(ledger, "b-new", "vm-new")
     submitted(ledger, "b-new")

@@ -157,8 +157,8 @@ def test_a_held_build_outlives_its_client(ledger: Ledger) -> None:
 def test_a_principal_sees_what_its_tenant_submitted(
     ledger: Ledger, tenant: str, labels: dict[str, str], seen: bool
 ) -> None:
-    one = Principal(actor="x", scopes=READ, labels={"team": "a", "env": "ci"})
+    principal = Principal(actor="x", scopes=READ, labels={"team": "a", "env": "ci"})
     build = submitted(ledger, "b-1", tenant=tenant, labels=labels)
-    assert one.sees(build) is seen
+    assert principal.sees(build) is seen
     assert Principal(actor="x", scopes=READ).sees(build)
-    assert one.tenant == replace(one, labels={"env": "ci", "team": "a"}).tenant
+    assert principal.tenant == replace(principal, labels={"env": "ci", "team": "a"}).tenant

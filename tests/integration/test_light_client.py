@@ -58,9 +58,9 @@ def test_each_command_works_without_the_engines_libraries(
     http.runner.run(["say", "one"], name="one")
     words = COMMANDS[part::3]
     code = "import vmrunner.cli\n" + "".join(
-        f"try: assert vmrunner.cli.main({one!r}) == 0, {one!r}\n"
+        f"try: assert vmrunner.cli.main({argument!r}) == 0, {argument!r}\n"
         "except SystemExit as end: assert not end.code\n"
-        for one in words
+        for argument in words
     )
     done = client(http, code, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

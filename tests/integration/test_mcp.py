@@ -94,7 +94,7 @@ def test_no_tool_gives_more_network_than_allowed(
     runner: vmrunner.Runner, pretended: Slow, tool: str
 ) -> None:
     async def work() -> None:
-        for most, said in (
+        for most, network in (
             (Network.NONE, "open"),
             (Network.NONE, "allow=pypi.org"),
             (SOME, "open"),
@@ -102,8 +102,8 @@ def test_no_tool_gives_more_network_than_allowed(
             made = server.make(runner, SessionSandboxes(), network_at_most=most)
             async with Client(made) as client:
                 command = {"command": "say x"} if tool == "run_build" else {}
-                told = await refused(client, tool, network=said, **command)
-                assert f"network: '{said}' is above" in told
+                refusal = await refused(client, tool, network=network, **command)
+                assert f"network: '{network}' is above" in refusal
         assert runner.list() == []
 
     anyio.run(work)
@@ -127,7 +127,7 @@ def test_an_agent_uses_a_sandbox(runner: vmrunner.Runner) -> None:
             read = await call(client, "sandbox_read_file", sandbox=name, path="a")
             assert read["text"] == "x"
             listed = await call(client, "sandbox_list_files", sandbox=name)
-            assert [one["name"] for one in listed["entries"]] == ["a"]
+            assert [entry["name"] for entry in listed["entries"]] == ["a"]
             await call(client, "sandbox_kill", sandbox=name)
             assert "no sandbox" in await refused(client, "sandbox_kill", sandbox=name)
             build = await call(client, "run_build", command="say hi")
@@ -156,9 +156,9 @@ def test_a_file_is_read_up_to_a_bound(runner: vmrunner.Runner, pretended: Slow) 
         async with connected(runner) as client:
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.files["/work/a"] = bytes(server.FILE + 1)
-            said = await refused(client, "sandbox_read_file", sandbox=name, path="a")
-            assert "more than 1.0 MiB" in said
-            assert "head, tail, grep" in said
+            refusal = await refused(client, "sandbox_read_file", sandbox=name, path="a")
+            assert "more than 1.0 MiB" in refusal
+            assert "head, tail, grep" in refusal
 
     anyio.run(work)
 
@@ -234,13 +234,13 @@ def test_a_call_that_is_cancelled_leaves_no_vm(
             with anyio.CancelScope(shield=True), anyio.move_on_after(30):
                 while runner.list(active=True):
                     await anyio.sleep(0.02)
-            left.extend(build.id for build in runner.list(active=True))
-            for name in left:
+            vms.extend(build.id for build in runner.list(active=True))
+            for name in vms:
                 runner.cancel(name)
 
-    left: list[str] = []
+    vms: list[str] = []
     anyio.run(work)
-    assert left == []
+    assert vms == []
 
 
 @STARTS
@@ -359,14 +359,14 @@ class Session:
 def test_a_session_reaches_its_own_and_takes_them_along(
     served: str, runner: vmrunner.Runner
 ) -> None:
-    one, two = Session(served), Session(served)
-    one.call("sandbox_create")
+    first, second = Session(served), Session(served)
+    first.call("sandbox_create")
     (build,) = runner.list()
-    assert "echo hi" in one.call("sandbox_run", sandbox=build.id, command="echo hi")
-    assert "has no sandbox" in two.call("sandbox_run", sandbox=build.id, command="true")
-    two.end()
+    assert "echo hi" in first.call("sandbox_run", sandbox=build.id, command="echo hi")
+    assert "has no sandbox" in second.call("sandbox_run", sandbox=build.id, command="true")
+    second.end()
     assert runner.get(build.id).state is vmrunner.BuildState.RUNNING
-    one.end()
+    first.end()
     assert runner.wait(build.id, timeout=20).reason is Reason.USER
 
 

@@ -40,10 +40,10 @@ def test_arguments_that_cannot_be_are_told(
 ) -> None:
     async def work() -> None:
         async with connected(runner) as client:
-            told = await refused(client, name, **arguments)
-            assert words in told
-            assert "pydantic" not in told
-            assert "http" not in told
+            refusal = await refused(client, name, **arguments)
+            assert words in refusal
+            assert "pydantic" not in refusal
+            assert "http" not in refusal
 
     anyio.run(work)
     assert runner.list() == []
@@ -88,16 +88,16 @@ def test_a_binary_file_goes_both_ways(runner: vmrunner.Runner, pretended: Slow) 
     async def work() -> None:
         async with connected(runner) as client:
             name = (await call(client, "sandbox_create"))["sandbox"]
-            said = {"sandbox": name, "path": "a", "encoding": "base64"}
-            await call(client, "sandbox_write_file", **said, text=text)
+            values = {"sandbox": name, "path": "a", "encoding": "base64"}
+            await call(client, "sandbox_write_file", **values, text=text)
             assert pretended.files["/work/a"] == every
-            read = await call(client, "sandbox_read_file", **said)
+            read = await call(client, "sandbox_read_file", **values)
             assert (read["text"], read["size"], read["encoding"]) == (text, 256, "base64")
             assert "it is not base64" in await refused(
-                client, "sandbox_write_file", **said, text="%"
+                client, "sandbox_write_file", **values, text="%"
             )
             pretended.files["/work/a"] = bytes(server.BINARY + 1)
-            assert "more than 256.0 KiB" in await refused(client, "sandbox_read_file", **said)
+            assert "more than 256.0 KiB" in await refused(client, "sandbox_read_file", **values)
 
     anyio.run(work)
 
@@ -107,22 +107,22 @@ def test_a_command_runs_on_in_the_background(runner: vmrunner.Runner, pretended:
         async with connected(runner) as client:
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.runs.clear()
-            said = {"sandbox": name}
-            command = (await call(client, "sandbox_start", **said, command="serve"))["command"]
-            said["command"] = command
+            values = {"sandbox": name}
+            command = (await call(client, "sandbox_start", **values, command="serve"))["command"]
+            values["command"] = command
             text = ""
             while text != "serve":
-                news = await call(client, "sandbox_output", **said, wait_seconds=5)
+                news = await call(client, "sandbox_output", **values, wait_seconds=5)
                 assert (news["running"], news["exit_code"]) == (True, None)
                 text += news["stdout"]
-            await call(client, "sandbox_stop", **said)
+            await call(client, "sandbox_stop", **values)
             assert pretended.signals == [(command, 9)]
             pretended.runs.set()
             while news["running"]:
-                news = await call(client, "sandbox_output", **said, wait_seconds=5)
+                news = await call(client, "sandbox_output", **values, wait_seconds=5)
             assert (news["exit_code"], news["stdout"]) == (3, "")
-            said["command"] = "c-other"
-            assert "no command 'c-other'" in await refused(client, "sandbox_output", **said)
+            values["command"] = "c-other"
+            assert "no command 'c-other'" in await refused(client, "sandbox_output", **values)
 
     anyio.run(work)
 
@@ -180,8 +180,10 @@ def test_commands_in_the_background_are_bounded(
             pretended.runs.clear()
             for _ in range(2):
                 await call(client, "sandbox_start", sandbox=sandbox, command="serve")
-            told = await refused(client, "sandbox_start", sandbox=sandbox, command="serve")
-            assert "runs 2 commands in the background, and 2 may be (sandbox_stop ends one" in told
+            refusal = await refused(client, "sandbox_start", sandbox=sandbox, command="serve")
+            assert (
+                "runs 2 commands in the background, and 2 may be (sandbox_stop ends one" in refusal
+            )
             pretended.runs.set()
 
     anyio.run(work)
@@ -217,10 +219,10 @@ def test_progress_tells_the_last_line(
     runner: vmrunner.Runner, pretended: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "PROGRESS", 0.01)
-    told: list[str] = []
+    messages: list[str] = []
 
     async def heard(_: float, __: float | None, message: str | None) -> None:
-        told.append(message or "")
+        messages.append(message or "")
         if message == "line two":
             pretended.runs.set()
 
@@ -228,11 +230,11 @@ def test_progress_tells_the_last_line(
         async with connected(runner) as client:
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.runs.clear()
-            said = {"sandbox": name, "command": "line one\nline two"}
-            await client.call_tool("sandbox_run", said, progress_callback=heard)
+            values = {"sandbox": name, "command": "line one\nline two"}
+            await client.call_tool("sandbox_run", values, progress_callback=heard)
 
     anyio.run(work)
-    assert "line two" in told
+    assert "line two" in messages
 
 
 def test_the_latest_line_is_clean_and_short() -> None:

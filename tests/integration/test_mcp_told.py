@@ -19,7 +19,7 @@ def test_a_name_that_is_no_text_hides_no_other(runner: vmrunner.Runner, pretende
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.files |= {"/work/a": b"", "/work/\udcff": b""}
             listed = await call(client, "sandbox_list_files", sandbox=name)
-            assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd"]
+            assert [entry["name"] for entry in listed["entries"]] == ["a", "\ufffd"]
 
     anyio.run(work)
 
@@ -46,8 +46,8 @@ def test_a_command_that_takes_long_reports_progress(
         async with connected(runner) as client:
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.runs.clear()
-            said = {"sandbox": name, "command": "make", "timeout_seconds": 600}
-            await client.call_tool("sandbox_run", said, progress_callback=heard)
+            values = {"sandbox": name, "command": "make", "timeout_seconds": 600}
+            await client.call_tool("sandbox_run", values, progress_callback=heard)
             assert pretended.runs.is_set()
 
     anyio.run(work)

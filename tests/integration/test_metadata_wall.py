@@ -50,9 +50,9 @@ def test_nobody_asks_a_metadata_service_and_names_are_found() -> None:
     words += [str(RULES), sys.executable, METADATA, WIRE_SERVER, OTHER, PROBE]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    said: dict[str, bool] = json.loads(done.stdout)
-    passes = {name for name, through in said.items() if through}
-    assert {name for name in said if name.startswith(OTHER)} <= passes
+    answer: dict[str, bool] = json.loads(done.stdout)
+    passes = {name for name, through in answer.items() if through}
+    assert {name for name in answer if name.startswith(OTHER)} <= passes
     assert {name for name in passes if not name.startswith(OTHER)} == {
         *(f"{METADATA} {name}" for name in ("udp 53", "udp 123", "tcp 53")),
         *(f"{WIRE_SERVER} {name}" for name in ("udp 53", "udp 67", "tcp 53")),

@@ -36,9 +36,9 @@ def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         yield found
 
 
-def promtool(*argv: str | Path, told: str | None = None) -> str:
+def promtool(*argv: str | Path, stdin: str | None = None) -> str:
     done = subprocess.run(
-        ["promtool", *argv], input=told, capture_output=True, text=True, cwd=DEPLOY / "prometheus"
+        ["promtool", *argv], input=stdin, capture_output=True, text=True, cwd=DEPLOY / "prometheus"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -58,14 +58,14 @@ def test_the_rules_are_sound_and_fire_when_they_must() -> None:
 
 
 def test_metrics_are_named_as_prometheus_wants_them(http: Service) -> None:
-    promtool("check", "metrics", told=http.client().get("/metrics").text)
+    promtool("check", "metrics", stdin=http.client().get("/metrics").text)
 
 
 def test_rules_and_dashboard_ask_for_what_there_is(http: Service) -> None:
-    there = set(NAME.findall(http.client().get("/metrics").text))
+    exported = set(NAME.findall(http.client().get("/metrics").text))
     for file in ("prometheus/alerts.yml", "grafana/vmrunner.json"):
-        asked = set(NAME.findall((DEPLOY / file).read_text()))
-        assert asked <= there, file
+        asked_names = set(NAME.findall((DEPLOY / file).read_text()))
+        assert asked_names <= exported, file
     board = json.loads((DEPLOY / "grafana/vmrunner.json").read_text())
     numbers = [panel["id"] for panel in board["panels"]]
     assert sorted(set(numbers)) == numbers
@@ -100,8 +100,8 @@ def test_a_real_prometheus_scrapes_it_with_a_token(http: Service, tmp_path: Path
             wait_until(lambda: client.get(f"{url}/-/ready").status_code == 200, what="its start")
 
             def ended() -> bool:
-                said = {"query": "sum(vmrunner_builds_total)"}
-                found = client.get(f"{url}/api/v1/query", params=said).json()["data"]["result"]
+                values = {"query": "sum(vmrunner_builds_total)"}
+                found = client.get(f"{url}/api/v1/query", params=values).json()["data"]["result"]
                 return bool(found) and found[0]["value"][1] == "1"
 
             wait_until(ended, seconds=30, what="the first scrape")
@@ -118,6 +118,6 @@ def test_a_real_prometheus_scrapes_it_with_a_token(http: Service, tmp_path: Path
 
 def _address(place: Path) -> str | None:
     """Where it listens, by its own word."""
-    said = (place / "prometheus.log").read_text()
-    found = re.search(r'msg="?Listening on"? address=(\S+)', said)
+    text = (place / "prometheus.log").read_text()
+    found = re.search(r'msg="?Listening on"? address=(\S+)', text)
     return found[1].strip('"') if found else None

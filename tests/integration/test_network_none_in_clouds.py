@@ -31,8 +31,8 @@ DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 ROOT: Final = [frozenset({Trait.DOCKER}), frozenset({Trait.PRIVILEGED})]
 
 
-def told(provider: Any) -> list[Finding]:
-    return [one for one in provider.check() if one.check == "network none"]
+def wall_findings(provider: Any) -> list[Finding]:
+    return [finding for finding in provider.check() if finding.check == "network none"]
 
 
 # --- what has no closed place --------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_root_without_a_network_needs_a_wall(
 
 def test_doctor_says_that_nothing_closes_the_vm(aws: Amazon, gce: Google, azure: Any) -> None:
     for provider in (aws.provider(), gce.provider(), azure.provider()):
-        (finding,) = told(provider)
+        (finding,) = wall_findings(provider)
         assert finding.level is Level.WARNING
         assert "only the VM itself" in finding.message
 
@@ -87,16 +87,16 @@ def test_ec2_launches_it_into_its_own_groups(aws: Amazon, needs: frozenset[Trait
     assert {offer.place for offer in offers} == {subnet}
     order = replace(ec2_order(provider), offer=offers[0], network=Network.NONE)
     provider.create(order)
-    (launched,) = (one for one in aws.cloud.requests if one.action == "RunInstances")
+    (launched,) = (request for request in aws.cloud.requests if request.action == "RunInstances")
     assert launched.all("NetworkInterface.1.SecurityGroupId") == [group]
     assert launched.params["NetworkInterface.1.SubnetId"] == subnet
-    assert subnet not in {one.place for one in provider.offers(Spec())}
+    assert subnet not in {offer.place for offer in provider.offers(Spec())}
 
 
 def test_ec2_doctor_finds_the_rule_of_a_new_group(aws: Amazon) -> None:
     subnet, group = closed(aws, egress=True)
     provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))
-    (finding,) = told(provider)
+    (finding,) = wall_findings(provider)
     assert finding.level is Level.ERROR
     assert "lets builds of network none out: everything to 0.0.0.0/0" in finding.message
 
@@ -114,11 +114,11 @@ def test_ec2_launches_nothing_into_an_open_place(aws: Amazon, needs: frozenset[T
 def test_ec2_doctor_is_content_with_a_closed_place(aws: Amazon) -> None:
     subnet, group = closed(aws)
     provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))
-    assert [one.level for one in told(provider)] == [Level.OK]
+    assert [finding.level for finding in wall_findings(provider)] == [Level.OK]
     client = boto3.client("ec2", region_name=REGION, endpoint_url=aws.cloud.url)
     vpc = client.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
     client.modify_vpc_attribute(VpcId=vpc, EnableDnsSupport={"Value": True})
-    (finding,) = told(aws.provider(subnets_none=(subnet,), security_groups_none=(group,)))
+    (finding,) = wall_findings(aws.provider(subnets_none=(subnet,), security_groups_none=(group,)))
     assert (finding.level, "Amazon's resolver" in finding.message) == (Level.WARNING, True)
 
 
@@ -184,7 +184,7 @@ def test_gce_doctor_tells_what_goes_out(
 ) -> None:
     for number, rule in enumerate(rules):
         firewall(gce, f"out-{number}", **rule)
-    (finding,) = told(gce.provider(network_tags_none=("shut",)))
+    (finding,) = wall_findings(gce.provider(network_tags_none=("shut",)))
     assert (finding.level, text in finding.message) == (level, True), finding.message
 
 
@@ -208,8 +208,8 @@ def test_azure_doctor_tells_who_gets_in(azure: Any, others: str, messages: list[
         more = {"direction": "Outbound", "priority": 100 + number, "destinationAddressPrefix": to}
         kept = {**rules[1]["properties"], "sourceAddressPrefix": "*", **more}
         rules.append({"name": f"out-{number}", "properties": kept})
-    found = told(azure.provider(security_group_none="shut", subnet=open_subnet(azure)))
-    wrong = [one.message for one in found if one.level is Level.ERROR]
+    found = wall_findings(azure.provider(security_group_none="shut", subnet=open_subnet(azure)))
+    wrong = [finding.message for finding in found if finding.level is Level.ERROR]
     assert wrong == messages, found
 
 

@@ -56,8 +56,8 @@ def over(
 ) -> None:
     """A build whose VM was there for that span, of which nothing is left but rows."""
     submitted(ledger, build, **changes)
-    wished = launch(ledger, build, f"vm-{build}")
-    ledger.instances.start([replace(wished, instance=replace(wished.instance, rate=rate))], until=9)
+    order = launch(ledger, build, f"vm-{build}")
+    ledger.instances.start([replace(order, instance=replace(order.instance, rate=rate))], until=9)
     ledger.instances.record([(f"vm-{build}", 1, ref(f"i-{build}"))], 101.0)
     ended = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "death": Death.DONE}
     ledger.builds.finish(build, epoch=1, now=end, **ended)  # type: ignore[arg-type]
@@ -82,10 +82,10 @@ def lines(ledger: Ledger, by: str, since: float, own: Mapping[str, str]) -> list
 
 
 def reports(ledger: Ledger) -> dict[Any, Any]:
-    asked = itertools.product(
+    questions = itertools.product(
         ("provider", "day", "label:team"), (0.0, 10 * DAY, 11 * DAY, 13 * DAY), ({}, {"team": "a"})
     )
-    return {(by, since, tuple(own)): lines(ledger, by, since, own) for by, since, own in asked}
+    return {(by, since, tuple(own)): lines(ledger, by, since, own) for by, since, own in questions}
 
 
 def test_costs_are_the_same_before_and_after(ledger: Ledger) -> None:
@@ -102,8 +102,8 @@ def test_costs_are_the_same_before_and_after(ledger: Ledger) -> None:
     assert before["provider", 0.0, ()]
     assert removed(ledger) == 5
     after = reports(ledger)
-    for asked, found in before.items():
-        assert after[asked] == found, asked
+    for question, found in before.items():
+        assert after[question] == found, question
 
 
 def test_a_build_of_two_vms_is_counted_once(ledger: Ledger) -> None:
@@ -129,12 +129,12 @@ def test_counts_never_fall(ledger: Ledger) -> None:
         over(ledger, f"b-{n}", (10 + n) * DAY, (10.5 + n) * DAY)
     metrics = ledger.metrics
 
-    def told() -> Any:
+    def counted() -> Any:
         return metrics.ended(), metrics.deaths(), [(p, pytest.approx(u)) for p, u in metrics.cost()]
 
-    before = told()
+    before = counted()
     assert removed(ledger) == 3
-    assert told() == before
+    assert counted() == before
     assert before[0][0][-1] == 3
 
 
@@ -231,8 +231,8 @@ def test_a_night_is_bounded_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr(old_rows, "_AT_ONCE", 1)
     statement = old_rows._BUILDS._make()
-    one = old_rows.Prepared(lambda: statement.limit(1))  # type: ignore[union-attr]
-    monkeypatch.setattr(old_rows, "_BUILDS", one)
+    query = old_rows.Prepared(lambda: statement.limit(1))  # type: ignore[union-attr]
+    monkeypatch.setattr(old_rows, "_BUILDS", query)
     for n in range(3):
         over(ledger, f"b-{n}", (10 + n) * DAY, (10.5 + n) * DAY)
     times = iter((0.0, 1.0, 2.0, LONGEST_NIGHT, LONGEST_NIGHT, LONGEST_NIGHT))

@@ -42,8 +42,8 @@ def check(image: Provisioned, sources: str) -> None:
     # And what it is not.
     logs = [path for path, mode in image.files.items() if mode.startswith("f")]
     assert [path for path in logs if path.startswith("var/log/")] == []
-    left = [path for path in image.files if path.startswith(NOBODYS)]
-    assert [path for path in left if not path.startswith("tmp/mmdebstrap.")] == []
+    remaining = [path for path in image.files if path.startswith(NOBODYS)]
+    assert [path for path in remaining if not path.startswith("tmp/mmdebstrap.")] == []
     assert image.sizes["etc/machine-id"] == 0
     assert "admin" not in image.users
     away = {"unattended-upgrades", "rsyslog", "snapd", "ec2-instance-connect", "needrestart"}

@@ -147,17 +147,17 @@ def test_a_list_that_is_refreshed_keeps_the_focus(http: Service, visitor: Visito
 # --- without a browser's good manners -------------------------------------------------------------
 
 
-def login(http: Service, **said: str) -> httpx2.Response:
-    return http.client("").post("/login", data=said)
+def login(http: Service, **values: str) -> httpx2.Response:
+    return http.client("").post("/login", data=values)
 
 
 def test_a_cookie_dies_with_its_token(http: Service) -> None:
     token = http.token()
     answer = login(http, token=token, next="/vms")
     assert (answer.status_code, answer.headers["location"]) == (303, "/vms")
-    said = answer.headers["set-cookie"]
-    assert "HttpOnly" in said
-    assert "SameSite=strict" in said
+    header = answer.headers["set-cookie"]
+    assert "HttpOnly" in header
+    assert "SameSite=strict" in header
     client = http.client("", cookies=dict(answer.cookies))
     assert client.get(f"{API}/builds").status_code == 200
     assert "Content-Security-Policy" in client.get("/").headers
@@ -213,8 +213,8 @@ def test_a_login_leads_nowhere_else(http: Service, target: str) -> None:
 
 
 def test_a_wrong_token_logs_nobody_in(http: Service) -> None:
-    for said in ({"token": "vmr_wrong"}, {"token": ""}, {}, {"token": '"><script>'}):
-        answer = login(http, **said)
+    for form in ({"token": "vmr_wrong"}, {"token": ""}, {}, {"token": '"><script>'}):
+        answer = login(http, **form)
         assert answer.status_code == 401
         assert "set-cookie" not in answer.headers
         assert "<script>" not in answer.text

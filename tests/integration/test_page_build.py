@@ -58,11 +58,11 @@ def test_a_page_follows_its_build_to_the_end(
     expect(page.locator("#vms")).to_contain_text("gone", use_inner_text=False)
     assert page.title().startswith("✓ nightly")
     assert page.evaluate("window.same"), "without a reload"
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
     page.clock.fast_forward(60_000)
     page.evaluate("new Promise((done) => requestAnimationFrame(done))")
-    assert asked == [], "what is over is not asked for"
+    assert calls == [], "what is over is not asked for"
 
 
 def test_news_leave_the_readers_hands_alone(
@@ -161,8 +161,8 @@ def test_failed_tests_are_shown(http: Service, visitor: Visitor) -> None:
     failed.locator("summary").focus()
     page.keyboard.press("Enter")
     expect(failed.locator("pre")).to_contain_text("<script>alert(1)</script>")
-    told = only(http.client().get(f"{API}/builds/{build}/tests"))
-    assert (told["total"], told["failed"], told["failures"][0]["name"]) == (2, 1, "test_<b>bad")
+    tests = only(http.client().get(f"{API}/builds/{build}/tests"))
+    assert (tests["total"], tests["failed"], tests["failures"][0]["name"]) == (2, 1, "test_<b>bad")
     other = http.tenant(team="x")
     assert other.get(f"{API}/builds/{build}/tests").status_code == 404
 

@@ -69,10 +69,10 @@ def test_a_lost_server_is_told_until_it_is_back(http: Service, visitor: Visitor)
     page.route("**/*", lambda route: route.abort("connectionrefused"))
     notice = page.locator("#connection")
     expect(notice).to_contain_text("No answer from the server since", timeout=SOON)
-    told = notice.inner_text()
+    text = notice.inner_text()
     visitor.press("Drain")
     expect(page.locator("#told")).to_contain_text("does not answer")
-    assert notice.inner_text() == told, "since when is said once"
+    assert notice.inner_text() == text, "since when is said once"
     page.unroute("**/*")
     expect(notice).to_be_empty(timeout=SOON)
 

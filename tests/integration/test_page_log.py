@@ -113,12 +113,12 @@ def test_a_reader_stays_where_the_first_step_is_known_late(
 def test_a_long_log_opens_at_its_end(http: Service, visitor: Visitor) -> None:
     page = visitor.page
     build = ended(http, "many 20000")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
     opened(page, http, build)
     expect(page.locator("#L20000")).to_be_in_viewport()
     assert rows(page) == list(range(19_501, 20_001))
-    assert sum("/logs" in url for url in asked) == 2, "its outline and one window"
+    assert sum("/logs" in url for url in calls) == 2, "its outline and one window"
     expect(page.locator("#lines")).to_have_text("20,000 lines")
     expect(page.locator(".earlier")).to_contain_text("19,500 earlier lines")
 
@@ -318,13 +318,13 @@ def test_a_selection_survives_steps_that_are_known_late(
 ) -> None:
     """Its row goes to the part of its step, as it is."""
     page, go = visitor.page, tmp_path / "go"
-    known: list[bool] = []
-    outlines(page, lambda: None if known else NO_STEPS)
+    steps_seen: list[bool] = []
+    outlines(page, lambda: None if steps_seen else NO_STEPS)
     build = submit(http, "many 100", f"many 100\nuntil {go}\nsay the last")
     opened(page, http, build)
     expect(page.locator("#L200")).to_be_in_viewport(timeout=SOON)
     before = remember(page, line)
-    known.append(True)
+    steps_seen.append(True)
     go.touch()
     expect(page.locator("#log h3 button")).to_have_count(2, timeout=SOON)
     expect(page.locator("#L201")).to_be_attached(timeout=SOON)

@@ -52,10 +52,15 @@ def http(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PROVIDER_SECRET", SECRET)
     monkeypatch.chdir(tmp_path)
-    one = {"client_id": CLIENT, "client_secret": "PROVIDER_SECRET", "rules": RULES, "admins": True}
+    shared = {
+        "client_id": CLIENT,
+        "client_secret": "PROVIDER_SECRET",
+        "rules": RULES,
+        "admins": True,
+    }
     login = [
-        {"name": "example", "issuer": provider.url, **one},
-        {"name": "other", "issuer": other.url, **one},
+        {"name": "example", "issuer": provider.url, **shared},
+        {"name": "other", "issuer": other.url, **shared},
     ]
     with service(tmp_path, server={"url": "http://127.0.0.1", "login": login}) as found:
         settings = found.parts.settings()

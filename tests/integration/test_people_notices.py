@@ -92,7 +92,7 @@ def test_a_build_puts_no_markup_into_a_chat() -> None:
 
 def test_a_chat_gets_the_text(chat: Chat) -> None:
     assert people.tell(chat.url, "FAILED nightly · é") == ""
-    assert [one["message"] for one in chat.taken] == ["FAILED nightly · é"]
+    assert [post["message"] for post in chat.taken] == ["FAILED nightly · é"]
 
 
 def test_no_redirect_is_followed_though_the_url_says_so(chat: Chat) -> None:

@@ -64,12 +64,12 @@ def test_eight_processes_claim_none_twice_and_lose_none(
         submitted(ledger, f"b-{n:03}")
     for n in range(VMS):
         waiting(ledger, f"vm-{n:03}")
-    said = raced([CLAIMER, url, str(data_dir), f"e-c{n}"] for n in range(PROCESSES))
-    claims = [tuple(one) for some, _ in said for one in some]
+    outcomes = raced([CLAIMER, url, str(data_dir), f"e-c{n}"] for n in range(PROCESSES))
+    claims = [tuple(pair) for some, _ in outcomes for pair in some]
     assert len(claims) == VMS
     assert set(Counter(build for build, *_ in claims).values()) == {1}
     assert set(Counter(vm for _, vm, *_ in claims).values()) == {1}
-    assert sum(lost for _, lost in said) > 0  # they did compete
+    assert sum(lost for _, lost in outcomes) > 0  # they did compete
     assert all(mine == its == 2 for _, _, mine, its in claims)
     rows = {row.id: row for row in ledger.instances.open()}
     assert all(rows[vm].build == build for build, vm, *_ in claims)
@@ -110,8 +110,8 @@ def test_a_claim_fences_who_filled_the_pool(ledger: Ledger) -> None:
     submitted(ledger)
     row = waiting(ledger)
     claim(ledger)
-    doom = ledger.instances.mark_deleting
-    assert doom("vm-1", seen_epoch=row.epoch, death=Death.DONE, now=201.0) is None
+    mark = ledger.instances.mark_deleting
+    assert mark("vm-1", seen_epoch=row.epoch, death=Death.DONE, now=201.0) is None
     assert ledger.pools.take_over("fast", "", "e-1", ["vm-1"]) == 0
 
 
@@ -162,8 +162,13 @@ def test_a_hold_ends_with_the_build_not_with_the_pool(ledger: Ledger) -> None:
     submitted(ledger)
     waiting(ledger)
     build, row = claim(ledger)  # type: ignore[misc]
-    for state, there in ((BuildState.PREPARING, None), (BuildState.RUNNING, InstanceState.BUSY)):
-        ledger.builds.advance("b-1", epoch=build.epoch, to=state, now=210.0, instance_to=there)
+    for state, state_of_vm in (
+        (BuildState.PREPARING, None),
+        (BuildState.RUNNING, InstanceState.BUSY),
+    ):
+        ledger.builds.advance(
+            "b-1", epoch=build.epoch, to=state, now=210.0, instance_to=state_of_vm
+        )
     held = ledger.builds.hold(
         "b-1", epoch=build.epoch, result=Result.FAILURE, reason=Reason.EXIT_CODE, now=220.0,
         hold_until=9_000.0,

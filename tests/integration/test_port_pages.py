@@ -75,10 +75,14 @@ def entered_port(served: Entered, port: int) -> tuple[httpx2.Client, str]:
 def test_a_token_reads_a_port_over_http(served: Entered, web: WebService) -> None:
     client = served.http.client(served.token())
     answer = client.post(f"{base(web.port)}/a%2Fb/c?x=1&y=%20", content=b"x" * 300_000)
-    said = answer.json()
-    assert (said["method"], said["path"], said["body"]) == ("POST", "/a%2Fb/c?x=1&y=%20", 300_000)
-    said = client.put(f"{base(web.port)}/up", content=iter([b"a" * 70_000] * 3)).json()
-    assert (said["body"], said["headers"]["transfer-encoding"]) == (210_000, "chunked")
+    document = answer.json()
+    assert (document["method"], document["path"], document["body"]) == (
+        "POST",
+        "/a%2Fb/c?x=1&y=%20",
+        300_000,
+    )
+    document = client.put(f"{base(web.port)}/up", content=iter([b"a" * 70_000] * 3)).json()
+    assert (document["body"], document["headers"]["transfer-encoding"]) == (210_000, "chunked")
     assert client.head(f"{base(web.port)}/").status_code == 200
     missing = client.get(f"{base(free_port())}/")
     assert (missing.status_code, "is the service up" in missing.json()["fix"]) == (404, True)
@@ -90,16 +94,16 @@ def test_nothing_of_a_caller_goes_into_the_vm(served: Entered, web: WebService) 
         "X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Csrf-Token": "secret",
         "Connection": "close, X-Hop", "X-Hop": "1", "X-Kept": "1", "Referer": client.base_url.host,
     }  # fmt: skip
-    said = client.get(f"{keyed}page", headers=headers).json()["headers"]
-    assert "cookie" not in said
+    answer = client.get(f"{keyed}page", headers=headers).json()["headers"]
+    assert "cookie" not in answer
     gone = {"authorization", "x-forwarded-for", "forwarded", "x-csrf-token", "x-hop", "referer"}
-    assert not gone & set(said)
-    assert (said["host"], said["x-kept"]) == (f"localhost:{web.port}", "1")
-    assert said["x-forwarded-prefix"] == keyed.rstrip("/")
-    assert said["x-forwarded-host"] == f"{client.base_url.host}:{client.base_url.port}"
+    assert not gone & set(answer)
+    assert (answer["host"], answer["x-kept"]) == (f"localhost:{web.port}", "1")
+    assert answer["x-forwarded-prefix"] == keyed.rstrip("/")
+    assert answer["x-forwarded-host"] == f"{client.base_url.host}:{client.base_url.port}"
     token = served.token()
-    said = served.http.client(token).get(f"{base(web.port)}/").json()
-    assert token not in json.dumps(said)
+    answer = served.http.client(token).get(f"{base(web.port)}/").json()
+    assert token not in json.dumps(answer)
 
 
 def test_a_cookie_is_of_one_port_alone(served: Entered, web: WebService) -> None:
@@ -151,8 +155,8 @@ def test_what_a_vm_sends_has_no_power_over_the_page(served: Entered, web: WebSer
         ("Content-Security-Policy", "default-src 'self'"), ("Content-Type", "text/html"),
     ]  # fmt: skip
     web.answers["/"] = (200, headers, b"<script>1</script>")
-    for there in (f"http://localhost:{web.port}/next", "/next"):
-        web.answers["/moved"] = (302, [("Location", there)], b"")
+    for target in (f"http://localhost:{web.port}/next", "/next"):
+        web.answers["/moved"] = (302, [("Location", target)], b"")
         client, keyed = entered_port(served, web.port)
         assert client.get(f"{keyed}moved").headers["location"] == f"{keyed}next"
     answer = client.get(keyed)
@@ -174,10 +178,13 @@ def test_a_page_of_no_origin_reads_its_own_port(served: Entered, web: WebService
     alone = served.http.client("")
     answer = alone.get(f"{keyed}data", headers=opaque)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "null")
-    asked = alone.options(
+    preflight = alone.options(
         f"{keyed}data", headers={**opaque, "Access-Control-Request-Method": "PUT"}
     )
-    assert (asked.status_code, asked.headers["access-control-allow-methods"]) == (204, "PUT")
+    assert (preflight.status_code, preflight.headers["access-control-allow-methods"]) == (
+        204,
+        "PUT",
+    )
     evil = {
         "Origin": "https://evil.example",
         "Sec-Fetch-Site": "cross-site",
@@ -478,5 +485,5 @@ def test_another_ports_page_sends_nothing_here(served: Entered, web: WebService)
     linked = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"}
     assert plain.get("/", headers={**mine, **linked}).status_code == 200
     ours = {"Origin": f"https://{own}", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
-    said: dict[str, Any] = plain.post("/", headers={**mine, **ours}).json()
-    assert said["headers"]["origin"] == f"http://localhost:{web.port}"
+    document: dict[str, Any] = plain.post("/", headers={**mine, **ours}).json()
+    assert document["headers"]["origin"] == f"http://localhost:{web.port}"

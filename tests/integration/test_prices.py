@@ -42,8 +42,8 @@ def test_ec2s_price_list_is_read_and_kept(ledger: Ledger, aws: Amazon) -> None:
     before = rate(ledger, provider, Spec(disk=20 * GIB))
     assert (before.source, before.at) == (PriceSource.SHIPPED, 1_735_689_600.0)  # 2025-01-01
     assert refresh(ledger, {"aws": provider}) == ["aws"]
-    told = ledger.prices.of(offer.scope)
-    assert {item: price.usd_hour for item, price in told.items()} == pytest.approx(
+    stored = ledger.prices.of(offer.scope)
+    assert {item: price.usd_hour for item, price in stored.items()} == pytest.approx(
         {"m7i.large": 0.1117, "gp3 GiB": 0.088 / HOURS_OF_MONTH, "public IPv4": 0.005}
     )
     after = rate(ledger, provider, Spec(disk=20 * GIB))
@@ -83,9 +83,9 @@ def test_a_launch_asks_for_no_price(ledger: Ledger, aws: Amazon) -> None:
     provider = aws.provider()
     assert rate(ledger, provider, Spec(spot=True)).usd_hour is not None
     provider.create(make_order(provider))
-    asked = {request.action for request in aws.cloud.requests}
-    assert "RunInstances" in asked
-    assert not asked & {"GetProducts", "DescribeSpotPriceHistory"}
+    requested = {request.action for request in aws.cloud.requests}
+    assert "RunInstances" in requested
+    assert not requested & {"GetProducts", "DescribeSpotPriceHistory"}
 
 
 def test_prices_are_asked_for_when_they_are_old(
@@ -119,7 +119,7 @@ def test_what_another_node_is_told_at_once_is_no_failure(
 
 
 def test_a_command_does_its_work_meanwhile(ledger: Ledger) -> None:
-    asked, done = threading.Event(), threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     class Slow:
         """A cloud that answers once the command's own work is done."""
@@ -127,17 +127,17 @@ def test_a_command_does_its_work_meanwhile(ledger: Ledger) -> None:
         scopes = frozenset({Scope("slow", "account", "place")})
 
         def told_prices(self) -> Any:
-            asked.set()
+            begun.set()
             assert done.wait(30)
             return {}
 
     with refreshed_beside(ledger, {"s": cast("Provider", Slow())}, 30.0):
-        assert asked.wait(30)
+        assert begun.wait(30)
         done.set()
 
 
 def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
-    told = threading.Event()
+    answered = threading.Event()
 
     class Slow:
         """A cloud that keeps its answer back."""
@@ -145,13 +145,13 @@ def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
         scopes = frozenset({Scope("slow", "account", "place")})
 
         def told_prices(self) -> Any:
-            told.wait(30)
+            answered.wait(30)
             return {}
 
     with refreshed_beside(ledger, {"s": cast("Provider", Slow())}, 0.01):
         pass
-    assert not told.is_set()
-    told.set()
+    assert not answered.is_set()
+    answered.set()
     with refreshed_beside(ledger, {"z": other()}, 30.0):
         pass
     assert ledger.prices.of(Scope("other", "account", "place"))["m"].usd_hour == 1.0

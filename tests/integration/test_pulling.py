@@ -33,10 +33,10 @@ def hold_pulls(guest: Guest) -> None:
 
 
 @contextmanager
-def starting(guest: Guest, wish: bytes) -> Iterator[list[Followed]]:
+def starting(guest: Guest, request: bytes) -> Iterator[list[Followed]]:
     """A `start` in a thread; what it brought is there after the block."""
     got: list[Followed] = []
-    thread = threading.Thread(target=lambda: got.append(start(guest, wish)))
+    thread = threading.Thread(target=lambda: got.append(start(guest, request)))
     thread.start()
     try:
         yield got

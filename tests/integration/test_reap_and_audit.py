@@ -14,14 +14,16 @@ from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
-def left(home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch) -> str:
+def leftover(home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch) -> str:
     """A VM whose build runs and whose engine is gone."""
     monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     with serving(home, cli):
         return started(cli, cloud)
 
 
-def test_reap_says_what_why_age_lateness_and_cost(cli: Cli, cloud: FileCloud, left: str) -> None:
+def test_reap_says_what_why_age_lateness_and_cost(
+    cli: Cli, cloud: FileCloud, leftover: str
+) -> None:
     (row,) = cli("vm", "ls", "-o", "json").items
     assert cli("reap", "--dry-run", "-o", "json").items == []
     cloud.advance(TTL + 600)
@@ -38,15 +40,19 @@ def test_reap_says_what_why_age_lateness_and_cost(cli: Cli, cloud: FileCloud, le
         "COST",
         "OUTCOME",
     ]
-    assert line.split()[:4] == ["delete", "instance", left, "expired"]
+    assert line.split()[:4] == ["delete", "instance", leftover, "expired"]
     assert line.endswith("nothing done")
-    assert cloud.alive().keys() == {left}
-    (told,) = cli("reap", "-o", "json").items
-    assert (told["id"], told["instance"], told["build"]) == (left, row["id"], row["build"])
-    assert (told["reason"], told["outcome"]) == ("expired", "accepted")
-    assert 600 <= told["late"] < 900
-    assert TTL + 600 <= told["age"] < TTL + 900
-    assert told["cost"] == pytest.approx(told["age"], abs=60)  # a dollar a second
+    assert cloud.alive().keys() == {leftover}
+    (reaped,) = cli("reap", "-o", "json").items
+    assert (reaped["id"], reaped["instance"], reaped["build"]) == (
+        leftover,
+        row["id"],
+        row["build"],
+    )
+    assert (reaped["reason"], reaped["outcome"]) == ("expired", "accepted")
+    assert 600 <= reaped["late"] < 900
+    assert TTL + 600 <= reaped["age"] < TTL + 900
+    assert reaped["cost"] == pytest.approx(reaped["age"], abs=60)  # a dollar a second
     assert not cloud.alive()
     assert cli("vm", "ls", "-o", "json").items == []
 
@@ -55,23 +61,23 @@ def test_reap_says_what_why_age_lateness_and_cost(cli: Cli, cloud: FileCloud, le
     ("shown", "outcome", "states"), [(True, "closed", []), (False, "missing", ["deleting"])]
 )
 def test_reap_says_what_became_of_a_row_without_a_vm(
-    cli: Cli, cloud: FileCloud, left: str, *, shown: bool, outcome: str, states: list[str]
+    cli: Cli, cloud: FileCloud, leftover: str, *, shown: bool, outcome: str, states: list[str]
 ) -> None:
     """Not "nothing done", which a dry run says: the row is another now."""
     if shown:
-        cloud.kill(left)
+        cloud.kill(leftover)
     else:
-        cloud.change(lambda state: state["vms"].pop(left))
+        cloud.change(lambda state: state["vms"].pop(leftover))
     cloud.advance(TTL + 600)
     (planned,) = cli("reap", "--dry-run", "-o", "json").items
     assert planned["outcome"] is None
-    (told,) = cli("reap", "-o", "json").items
-    assert (told["reason"], told["outcome"]) == ("expired", outcome)
+    (line,) = cli("reap", "-o", "json").items
+    assert (line["reason"], line["outcome"]) == ("expired", outcome)
     assert [row["state"] for row in cli("vm", "ls", "-o", "json").items] == states
 
 
 def test_audit_tells_what_is_alive_and_should_not_be(
-    home: Path, cli: Cli, cloud: FileCloud, left: str
+    home: Path, cli: Cli, cloud: FileCloud, leftover: str
 ) -> None:
     now = cloud.now()
     tags = tags_of(home, "vm-ghost", now + TTL)
@@ -86,8 +92,8 @@ def test_audit_tells_what_is_alive_and_should_not_be(
     cloud.advance(NEWBORN + 60)
     cloud.kill(expired)
     assert _faults(cli) == {("unknown", ghost), ("badly_tagged", bad), ("untagged", near)}
-    cloud.kill(left)
-    assert ("not_there", left) in _faults(cli)
+    cloud.kill(leftover)
+    assert ("not_there", leftover) in _faults(cli)
     cloud.advance(TTL)
     assert ("past_deadline", ghost) in _faults(cli)
     done = cli("audit")
@@ -102,13 +108,13 @@ def _faults(cli: Cli) -> set[tuple[str, str]]:
 
 
 def test_audit_kills_nothing_and_is_content_with_a_clean_cloud(
-    cli: Cli, cloud: FileCloud, left: str
+    cli: Cli, cloud: FileCloud, leftover: str
 ) -> None:
     done = cli("audit")
     assert (done.code, done.err) == (0, b"vmrunner: no survivor\n")
     cloud.advance(TTL + 600)
     assert cli("audit").code == 7
-    assert cloud.alive().keys() == {left}
+    assert cloud.alive().keys() == {leftover}
 
 
 @pytest.mark.parametrize("ledger", ["there", "broken"])
@@ -144,12 +150,14 @@ def test_an_audit_without_its_ledger_goes_by_the_tags(
     (data_of(home) / "ledger.db").write_bytes(b"nonsense" * 1000)
     done = cli("audit", "-o", "json")
     assert done.code == 7
-    told = {(line["fault"], line["ref"]) for line in done.items}
-    assert told == {("unread", None), ("past_deadline", late)}
+    faults = {(line["fault"], line["ref"]) for line in done.items}
+    assert faults == {("unread", None), ("past_deadline", late)}
 
 
-def test_for_cron_nothing_is_said_when_all_is_well(cli: Cli, cloud: FileCloud, left: str) -> None:
-    del left
+def test_for_cron_nothing_is_said_when_all_is_well(
+    cli: Cli, cloud: FileCloud, leftover: str
+) -> None:
+    del leftover
     for words in (("reap", "-q"), ("audit", "--quiet"), ("audit", "-q", "-o", "json")):
         done = cli(*words)
         assert (done.code, done.out, done.err) == (0, b"", b"")
@@ -158,9 +166,9 @@ def test_for_cron_nothing_is_said_when_all_is_well(cli: Cli, cloud: FileCloud, l
     assert cli("reap", "-q").out
 
 
-def test_doctor_tells_what_a_reap_would_end(cli: Cli, cloud: FileCloud, left: str) -> None:
+def test_doctor_tells_what_a_reap_would_end(cli: Cli, cloud: FileCloud, leftover: str) -> None:
     """A build runs, and its engine was killed."""
-    del left
+    del leftover
     found = {(f["check"], f["level"]) for f in cli("doctor", "-o", "json").items}
     assert ("ledger", "warning") in found
     assert ("reaper", "warning") not in found

@@ -19,12 +19,12 @@ from vmrunner.model import Finding, Level
 __all__ = ["home", "run"]
 
 BIG = "x" * (200 << 10)
-both = pytest.mark.parametrize("manner", [(), ("--dry-run",)], ids=["run", "dry"])
+both = pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["run", "dry"])
 
 
 @both
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("-e", f"A={BIG}", *CMD), "env: A has 200.0 KiB, and no process can be given more than"),
         (
@@ -49,11 +49,11 @@ both = pytest.mark.parametrize("manner", [(), ("--dry-run",)], ids=["run", "dry"
     ids=lambda value: str(value)[:30],
 )
 def test_what_can_never_work(
-    run: Run, home: Path, manner: tuple[str, ...], argv: tuple[str, ...], said: str
+    run: Run, home: Path, options: tuple[str, ...], argv: tuple[str, ...], message: str
 ) -> None:
     (home / "file").touch()
     (home / "vars").write_text("# comment\nA=1\n1A=2\n")
-    assert refused(run, "run", *manner, *argv).startswith(said)
+    assert refused(run, "run", *options, *argv).startswith(message)
     assert_nothing(home)
 
 
@@ -82,27 +82,27 @@ def test_an_empty_value_is_never_the_default(run: Run, home: Path, option: str) 
 
 @both
 def test_a_ledger_that_cannot_be_opened(
-    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, manner: tuple[str, ...]
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     assert run("ps")[0] == 0
     secret = home / "data/vmrunner/secret.key"
     kept = secret.read_text()
     secret.unlink()
-    assert "secret.key" in refused(run, "run", *manner, *CMD)
+    assert "secret.key" in refused(run, "run", *options, *CMD)
     secret.write_text(kept)
     secret.chmod(0o600)
     monkeypatch.setenv("VMRUNNER_SECRET_KEY", "short")
-    refused(run, "run", *manner, *CMD)
+    refused(run, "run", *options, *CMD)
     monkeypatch.setenv("VMRUNNER_SECRET_KEY", "another-secret-another-secret-another-1")
-    refused(run, "run", *manner, *CMD)
+    refused(run, "run", *options, *CMD)
 
 
 def test_a_configured_disk_that_the_image_does_not_fit(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VMRUNNER_PROVIDERS__LOCAL__DISK", "512MiB")
-    said = refused(run, "run", "--dry-run", *CMD)
-    assert said.startswith("providers.local.disk: 512.0 MiB: image default needs 1.0 GiB")
+    message = refused(run, "run", "--dry-run", *CMD)
+    assert message.startswith("providers.local.disk: 512.0 MiB: image default needs 1.0 GiB")
 
 
 def test_a_job_file_is_found_by_itself(run: Run, home: Path) -> None:
@@ -123,8 +123,8 @@ def test_a_job_file_is_found_by_itself(run: Run, home: Path) -> None:
     assert any(line.split() == ["timeout", "1h"] for line in table)
     assert b"no job 'b' in vmrunner.yml" in run("run", "b")[2]
     (home / "odd.yml").write_text("jobs: {'a b/ü': {steps: [make]}}")
-    said = run("run", "--dry-run", "-f", "odd.yml")[2].decode()
-    assert said.startswith("vmrunner: warning: job 'a b/ü' cannot be the build's name: it has none")
+    text = run("run", "--dry-run", "-f", "odd.yml")[2].decode()
+    assert text.startswith("vmrunner: warning: job 'a b/ü' cannot be the build's name: it has none")
     assert run("run", "--dry-run", *CMD)[2] == b"", "a command is no job's"
     file.chmod(0o666)
     assert refused(run, "run").startswith("vmrunner.yml: not taken: others may write")
@@ -185,13 +185,13 @@ def test_a_full_place_for_what_is_printed(home: Path) -> None:
                 [*program, *argv], stdout=full, stderr=subprocess.PIPE, text=True, check=False
             )
         assert done.returncode == 1
-        said = "what was to be printed cannot be written: No space left on device"
-        assert done.stderr == f"vmrunner: error: {said}\n"
+        message = "what was to be printed cannot be written: No space left on device"
+        assert done.stderr == f"vmrunner: error: {message}\n"
 
 
-@pytest.mark.parametrize(("said", "told"), [("0", False), ("false", False), ("1", True)])
+@pytest.mark.parametrize(("debug", "traceback"), [("0", False), ("false", False), ("1", True)])
 def test_tracebacks_only_where_asked_for(
-    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: bool
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, debug: str, traceback: bool
 ) -> None:
-    monkeypatch.setenv("VMRUNNER_DEBUG", said)
-    assert (b"Traceback" in run("show", "nope")[2]) == told
+    monkeypatch.setenv("VMRUNNER_DEBUG", debug)
+    assert (b"Traceback" in run("show", "nope")[2]) == traceback

@@ -53,9 +53,9 @@ def test_neither_container_nor_vm_keeps_anything_of_it(private: World) -> None:
         assert LOGIN not in data, file
         assert b"s3cr3t-word" not in data, file
         assert login.encode() not in data, file
-    told = json.dumps([dict(one) for one in private.guest.docker.created])
-    assert "s3cr3t" not in told
-    assert login not in told
+    text = json.dumps([dict(container) for container in private.guest.docker.created])
+    assert "s3cr3t" not in text
+    assert login not in text
 
 
 def test_a_wrong_login_fails_and_its_echo_is_masked(private: World) -> None:

@@ -105,11 +105,11 @@ def test_a_container_that_died_waiting_is_no_builds_end(resident: World) -> None
 
 
 def test_a_resident_that_dies_amid_a_start_ends_none(resident: World, tmp_path: Path) -> None:
-    asked, go = tmp_path / "asked", tmp_path / "go"
+    marker, go = tmp_path / "asked", tmp_path / "go"
     nft = resident.guest.directory / "bin" / "nft"
-    nft.write_text(f"#!/bin/sh\ntouch {asked}\nwhile [ ! -e {go} ]; do sleep 0.02; done\n")
+    nft.write_text(f"#!/bin/sh\ntouch {marker}\nwhile [ ! -e {go} ]; do sleep 0.02; done\n")
     running = Running(resident.session("echo hello"))
-    wait_for(asked.exists)
+    wait_for(marker.exists)
     resident.guest.kill_resident()
     resident.guest.start_resident()
     go.touch()
@@ -262,13 +262,13 @@ def test_a_cancelled_build_waits_for_no_container(
     resident.guest.docker.deaf.append("create")
     cancelled = threading.Event()
 
-    def asked(world: World) -> bool:
+    def cancels(world: World) -> bool:
         if not world.guest.docker.deaf and not cancelled.is_set():
             running.session.stop(Reason.USER)
             cancelled.set()
         return cancelled.is_set()
 
-    running = _session_with_source(resident, tmp_path, monkeypatch, until=asked)
+    running = _session_with_source(resident, tmp_path, monkeypatch, until=cancels)
     assert running.wait(30).reason is Reason.USER
     assert not resident.guest.docker.created
 

@@ -57,7 +57,7 @@ def retained(ledger: Ledger, root: Path, *, now: float = NOW) -> dict[str, Remov
         ledger, garbage(ledger, root), sources=root, artifacts=root / "none", keep=KEEP,
         keep_caches=KEEP, keep_rows=ROWS, now=now,
     )  # fmt: skip
-    return {one.what: one for one in removals}
+    return {removal.what: removal for removal in removals}
 
 
 def set_raw(ledger: Ledger, statement: str) -> None:
@@ -105,7 +105,7 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
     assert [path for path in gone if not path.exists()] == []
     assert ledger.logs.read("b-old")
     assert once() == would
-    assert [(one.what, one.count) for one in would] == [
+    assert [(removal.what, removal.count) for removal in would] == [
         ("logs", 2),
         ("caches", 0),
         ("sources", 7),
@@ -125,11 +125,11 @@ def test_what_is_over_for_long_is_forgotten(ledger: Ledger, tmp_path: Path) -> N
         ledger.tokens.create(name, frozenset(), by="oidc", now=1.0, expires_at=over)
     for age in (ACTIONS - 1, ACTIONS + 1):
         ledger.actions.add("token:1", "drain", "", NOW - age)
-    places = {"sources": tmp_path, "artifacts": tmp_path}
+    directories = {"sources": tmp_path, "artifacts": tmp_path}
     keeps = {"keep": KEEP, "keep_caches": KEEP, "keep_rows": ROWS}
-    for dry_run, left in ((True, (3, 2)), (False, (2, 1))):
-        retain(ledger, garbage(ledger, tmp_path), **places, **keeps, now=NOW, dry_run=dry_run)
-        assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == left
+    for dry_run, counts in ((True, (3, 2)), (False, (2, 1))):
+        retain(ledger, garbage(ledger, tmp_path), **directories, **keeps, now=NOW, dry_run=dry_run)
+        assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == counts
 
 
 def test_sightings_of_places_that_nobody_sweeps_go(ledger: Ledger, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_step_that_fails_keeps_no_other(
         monkeypatch.setattr(owner, name, broken)
     made(tmp_path / "b-1.tar", 9 * DAY)
     done = retained(ledger, tmp_path)
-    assert {what: one.failed for what, one in done.items() if one.failed} == {
+    assert {what: removal.failed for what, removal in done.items() if removal.failed} == {
         "logs": 1, "tokens": 1,
     }  # fmt: skip
     assert done["sources"].count == 1
@@ -196,8 +196,8 @@ def test_a_night_that_left_something_alarms_once_a_day(ledger: Ledger) -> None:
     for passed in (0.0, 3600.0, DAY):
         alarms.write_left(ledger, night, NOW + passed)
         alarms.write_left(ledger, night[:1], NOW + passed)
-    told = [json.loads(n.data) for n in ledger.outbox.waiting("ops", NOW + 2 * DAY, 9)]
-    assert [body["items"] for body in told] == [[removal_document(night[1])]] * 2
+    notices = [json.loads(n.data) for n in ledger.outbox.waiting("ops", NOW + 2 * DAY, 9)]
+    assert [body["items"] for body in notices] == [[removal_document(night[1])]] * 2
 
 
 def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cli) -> None:

@@ -149,7 +149,7 @@ def test_output_is_read_on_from_offsets(sandbox: SandboxWorld) -> None:
     while rest.end is None:
         rest = sandbox.client.read(order.id, rest.next_stdout, 0, wait=20)
     assert (rest.stdout, rest.stderr, rest.end.exit_code) == (b"", b"two\n", 4)
-    assert [one.id for one in sandbox.client.commands()] == [order.id]
+    assert [command.id for command in sandbox.client.commands()] == [order.id]
     with pytest.raises(NotFound):
         sandbox.client.read("none", 0, 0, wait=1)
 
@@ -161,7 +161,9 @@ def test_files_go_there_and_back(sandbox: SandboxWorld) -> None:
     parts: list[bytes] = []
     sandbox.client.read_file(path, parts.append)
     assert b"".join(parts) == data
-    assert [one.name for one in sandbox.client.list_files(str(sandbox.world.guest.work))] == ["d"]
+    assert [entry.name for entry in sandbox.client.list_files(str(sandbox.world.guest.work))] == [
+        "d"
+    ]
     assert sandbox.client.stat_file(path).size == len(data)
     sandbox.client.remove_file(path)
     with pytest.raises(NotFound, match="No such file"):
@@ -183,11 +185,11 @@ def test_a_sandbox_that_is_over_says_how(sandbox: SandboxWorld) -> None:
 
 
 def test_a_port_of_the_sandbox_is_reached_from_here(sandbox: SandboxWorld) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        port = there.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
 
         def echo() -> None:
-            connection, _ = there.accept()
+            connection, _ = server.accept()
             with connection:
                 while data := connection.recv(1 << 16):
                     connection.sendall(data.upper())
@@ -203,9 +205,9 @@ def test_a_port_of_the_sandbox_is_reached_from_here(sandbox: SandboxWorld) -> No
             here.shutdown(socket.SHUT_WR)
             assert answer.read() == b"A" * 100_000
         thread.join()
-    one, other = socket.socketpair()
-    with one, other, pytest.raises(NotFound, match="refused"):
-        sandbox.client.forward(port, one)
+    near_end, other = socket.socketpair()
+    with near_end, other, pytest.raises(NotFound, match="refused"):
+        sandbox.client.forward(port, near_end)
 
 
 def test_a_process_takes_lines_and_gives_lines(sandbox: SandboxWorld) -> None:
@@ -227,15 +229,15 @@ def test_directories_go_up_and_come_down(sandbox: SandboxWorld, tmp_path: Path) 
     (source / "sub/data").write_bytes(bytes(range(256)) * 4096)
     (source / "link").symlink_to("sub/data")
     files = SandboxFiles(sandbox.client, contextlib.nullcontext)
-    there = str(sandbox.world.guest.work / "in")
-    files.upload(source, there)
-    assert files.download(there, tmp_path / "back") == tmp_path / "back"
+    remote_dir = str(sandbox.world.guest.work / "in")
+    files.upload(source, remote_dir)
+    assert files.download(remote_dir, tmp_path / "back") == tmp_path / "back"
     assert (tmp_path / "back/sub/data").read_bytes() == bytes(range(256)) * 4096
     assert (tmp_path / "back/link").readlink() == Path("sub/data")
-    assert files.download(f"{there}/sub/data", tmp_path / "one").stat().st_size == 256 * 4096
+    assert files.download(f"{remote_dir}/sub/data", tmp_path / "one").stat().st_size == 256 * 4096
     (source / "bad").symlink_to("/etc/passwd")
     with pytest.raises(ConfigError, match=r"bad.*; a part of .*/source may be in .*/in now"):
-        files.upload(source, there)
+        files.upload(source, remote_dir)
 
 
 def test_commands_one_after_another_share_a_process(sandbox: SandboxWorld) -> None:
@@ -270,7 +272,7 @@ def test_a_vm_of_a_former_version_is_asked_as_then(sandbox: SandboxWorld, tmp_pa
     def answer(server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                with server.accept()[0] as one, one.makefile("rwb") as file:
+                with server.accept()[0] as connection, connection.makefile("rwb") as file:
                     heard.append(json.loads(file.readline()))
                     if isinstance(heard[-1], list):
                         file.write(b"X 0 0\n")

@@ -32,15 +32,15 @@ def box() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"), [("command c1", 3, "again\n"), ("stop", 143, "")]
+    ("answer", "code", "output"), [("command c1", 3, "again\n"), ("stop", 143, "")]
 )
-def test_a_fork_that_fails_ends_no_sandbox(answer: str, code: int, said: str, box: Path) -> None:
+def test_a_fork_that_fails_ends_no_sandbox(answer: str, code: int, output: str, box: Path) -> None:
     user = {"user": USER, "group": USER} if os.geteuid() == 0 else {}
     line = f'ulimit -p 1 2>/dev/null || ulimit -u 1; exec 4<&0; exec /bin/sh "{box}/driver"'
     done = subprocess.run(
         ["sh", "-c", line], input=f"{answer}\n", capture_output=True, text=True, check=False, **user
     )  # type: ignore[call-overload]
-    assert (done.returncode, done.stdout) == (code, said), done.stderr
+    assert (done.returncode, done.stdout) == (code, output), done.stderr
 
 
 @pytest.mark.parametrize(("most", "is_full"), [("4096", True), ("4097", False), ("max", False)])

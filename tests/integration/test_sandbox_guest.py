@@ -182,7 +182,7 @@ def test_files(sandbox: Sandbox) -> None:
     assert sandbox.file("read", work / "a/b.txt").stdout == b"hello"
     assert sandbox.file("make_dir", work / "d/e").returncode == 0
     listed = [json.loads(line) for line in sandbox.file("list", work).stdout.splitlines()]
-    assert [(one["name"], one["kind"]) for one in listed] == [("a", "dir"), ("d", "dir")]
+    assert [(file["name"], file["kind"]) for file in listed] == [("a", "dir"), ("d", "dir")]
     described = json.loads(sandbox.file("stat", work / "a/b.txt").stdout)
     assert (described["kind"], described["size"]) == ("file", 5)
     assert sandbox.file("remove", work / "a").returncode == 0
@@ -200,7 +200,7 @@ def test_what_is_broken_off_is_no_file(sandbox: Sandbox) -> None:
     path.write_text("former")
     cut = sandbox.file("write", path, b"half of", whole=False)
     assert (cut.returncode, json.loads(cut.stderr)["errno"]) == (10, "EPIPE")
-    assert [(one.name, one.read_text()) for one in sandbox.guest.work.iterdir()] == [
+    assert [(path.name, path.read_text()) for path in sandbox.guest.work.iterdir()] == [
         ("f", "former")
     ]
 

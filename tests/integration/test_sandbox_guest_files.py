@@ -42,7 +42,7 @@ def test_a_file_that_is_mounted_is_written_in_place(sandbox: Sandbox) -> None:
     inode = path.stat().st_ino
     assert sandbox.file("write", path, b"127.0.0.1 a\n").returncode == 0
     assert (path.read_text(), path.stat().st_ino) == ("127.0.0.1 a\n", inode)
-    assert [one.name for one in sandbox.guest.work.iterdir()] == ["hosts"]
+    assert [path.name for path in sandbox.guest.work.iterdir()] == ["hosts"]
 
 
 GONE = (

@@ -48,7 +48,7 @@ def place(
         server = {"VMRUNNER_SERVER": service.url, "VMRUNNER_TOKEN": service.token()}
         home.env |= server
         yield home, sandbox.id
-        wait_until(lambda: all(one.end for one in commands.running.values()))
+        wait_until(lambda: all(command.end for command in commands.running.values()))
 
 
 def begun(place: tuple[Home, str], script: str) -> tuple[subprocess.Popen[bytes], bytes]:

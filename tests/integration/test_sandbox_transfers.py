@@ -88,16 +88,16 @@ def test_zeros_after_the_end_of_a_tar_are_taken(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def listening(serve: Callable[[socket.socket], object]) -> Iterator[int]:
     """A port on which one connection is served."""
-    with socket.create_server(("127.0.0.1", 0)) as there:
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
-            connection, _ = there.accept()
+            connection, _ = server.accept()
             with connection:
                 serve(connection)
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield there.getsockname()[1]
+        yield server.getsockname()[1]
         thread.join(timeout=30)
 
 
@@ -109,7 +109,7 @@ def test_who_listens_hears_that_a_forwarded_port_ended(sandbox: SandboxWorld) ->
         here.makefile("rb") as answer,
     ):
         assert answer.read() == b"hello"
-    wait_for(lambda: not [one for one in threading.enumerate() if "_send_all" in one.name])
+    wait_for(lambda: not [thread for thread in threading.enumerate() if "_send_all" in thread.name])
 
 
 def echo(connection: socket.socket) -> None:
@@ -205,7 +205,7 @@ def test_titles_of_commands_hold_no_secret(sandbox: SandboxWorld) -> None:
     for word in ("s3cr3t-value", "x" * 185 + " s3cr3t-value"):
         order = command_order(["echo", word], env={}, cwd=str(sandbox.world.guest.work))
         sandbox.client.run(order, lambda *_: None)
-    titles = [one.title for one in sandbox.client.commands()]
+    titles = [command.title for command in sandbox.client.commands()]
     assert titles == ["echo ***", f"echo '{'x' * 185} …"]
 
 

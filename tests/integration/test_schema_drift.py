@@ -151,12 +151,12 @@ def test_who_knows_other_tables_is_told_and_gone(ledger: Ledger, url: str) -> No
     membership = Membership(one_host=True)
     membership.update(ledger.engines.list(), 10.0)
     assert (membership.member_gone("e-1"), membership.member_gone("e-2")) == (True, False)
-    assert [(one.id, one.outdated) for one in nodes.status(ledger, 10.0)] == [
+    assert [(node.id, node.outdated) for node in nodes.status(ledger, 10.0)] == [
         ("e-1", True), ("e-2", False),
     ]  # fmt: skip
-    (told,) = doctor.outdated(ledger)
-    assert "e-1" in told.message
-    assert "it knows version 0001" in told.message
+    (finding,) = doctor.outdated(ledger)
+    assert "e-1" in finding.message
+    assert "it knows version 0001" in finding.message
 
 
 def test_who_drives_nothing_hears_of_an_upgrade(

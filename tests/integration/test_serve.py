@@ -34,7 +34,7 @@ from tests.support.file_cloud import FileCloud
 Serve = subprocess.Popen[bytes]
 
 
-def said(home: Path) -> str:
+def serve_log(home: Path) -> str:
     return (home / "serve.log").read_text()
 
 
@@ -71,9 +71,9 @@ def test_sighup_changes_limits_and_what_cannot_be_used_changes_nothing(
         ):
             config.write_text(CONFIG + bad)
             serve.send_signal(signal.SIGHUP)
-            until(lambda told=why: told in said(home), what=why)
-        assert said(home).count("the configuration stays as it was") == 5
-        assert "Traceback" not in said(home)
+            until(lambda text=why: text in serve_log(home), what=why)
+        assert serve_log(home).count("the configuration stays as it was") == 5
+        assert "Traceback" not in serve_log(home)
         config.write_text(CONFIG)
         assert cli("show", waiting, "-o", "json").items[0]["state"] == "queued"
         config.write_text(CONFIG + "[limits]\nmax_instances = 2\n")
@@ -90,21 +90,21 @@ def test_sighup_does_not_drop_a_provider_with_open_vms(
         mine = started(cli, cloud)
         config.write_text(CONFIG.replace("providers.fake", "providers.next"))
         serve.send_signal(signal.SIGHUP)
-        until(lambda: "read again; providers: next, fake" in said(home))
+        until(lambda: "read again; providers: next, fake" in serve_log(home))
         (home / "vmrunner.toml").write_text(CONFIG + CONFIG.replace("fake]", "next]"))
         queued = cli("run", "-d", "--provider", "fake", "--", "say", "x").out.decode().strip()
         serve.send_signal(signal.SIGHUP)  # put back: it may start there again
-        until(lambda: said(home).count("read again; providers: next, fake") == 2)
+        until(lambda: serve_log(home).count("read again; providers: next, fake") == 2)
         until(lambda: cli("show", queued, "-o", "json").items[0]["state"] == "finished")
         config.write_text(CONFIG.replace("providers.fake", "providers.next"))
         serve.send_signal(signal.SIGHUP)
-        until(lambda: said(home).count("read again; providers: next, fake") == 3)
+        until(lambda: serve_log(home).count("read again; providers: next, fake") == 3)
         assert mine in cloud.alive()
         cloud.advance(TTL + 60)
         until(lambda: not cloud.alive())
         until(lambda: cli("vm", "ls", "-o", "json").items == [])
         serve.send_signal(signal.SIGHUP)
-        until(lambda: "read again; providers: next\n" in said(home))
+        until(lambda: "read again; providers: next\n" in serve_log(home))
 
 
 def test_a_vm_receiving_a_large_source_is_not_idle(home: Path, cli: Cli, cloud: FileCloud) -> None:
@@ -169,7 +169,7 @@ def test_a_ledger_that_hangs_ends_a_stop_with_status_one(
         database.execute("BEGIN IMMEDIATE")
         serve.send_signal(signal.SIGTERM)
         assert serve.wait(30) == 1
-        assert said(home).count("stopping takes more than 1 s") == 1
+        assert serve_log(home).count("stopping takes more than 1 s") == 1
         assert mine in cloud.alive()
 
 
@@ -207,10 +207,10 @@ def test_a_silent_reaper_is_heard(home: Path, cli: Cli, cloud: FileCloud) -> Non
         with ledger_of(home) as database:
             database.execute("UPDATE heartbeats SET at = at - 1000")
             database.execute("UPDATE engines SET joined_at = joined_at - 1000")
-        told = cli("audit", "-o", "json")
-        assert told.code == 7
-        assert {line["fault"] for line in told.items} == {"reaper_silent"}
-        assert len(told.items) == 2  # no pass, no sweep
+        report = cli("audit", "-o", "json")
+        assert report.code == 7
+        assert {line["fault"] for line in report.items} == {"reaper_silent"}
+        assert len(report.items) == 2  # no pass, no sweep
         done = cli("doctor")
         assert done.code == 1
         assert b"has not finished a pass" in done.out
@@ -248,8 +248,8 @@ def test_over_the_cap_no_orphan_dies_until_somebody_looked(
     assert b"3 resources of this installation" in cli("reap").err
     assert len(cloud.alive()) == 3
     assert cli("audit").code == 7
-    told = cli("reap", "--orphans", "-o", "json")
-    assert [(x["reason"], x["outcome"]) for x in told.items] == [("orphan", "accepted")] * 3
+    report = cli("reap", "--orphans", "-o", "json")
+    assert [(x["reason"], x["outcome"]) for x in report.items] == [("orphan", "accepted")] * 3
     assert not cloud.alive()
     ghost = cloud.plant("fake", tags_of(home, "vm-x", cloud.now() + 9000))
     cloud.advance(NEWBORN + 60)
@@ -264,11 +264,11 @@ def test_serve_says_what_it_serves_and_that_it_stopped(
 ) -> None:
     del cloud
     with serving(home, cli) as serve:
-        said = (home / "serve.log").read_text()
+        text = (home / "serve.log").read_text()
         serve.send_signal(signal.SIGTERM)
         serve.wait(60)
-    begun = next(line for line in said.splitlines() if " serving " in line)
+    begun = next(line for line in text.splitlines() if " serving " in line)
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} INFO ", begun)
     assert "ledger.db; providers: fake; this engine reaps" in begun
-    assert "alembic" not in said
+    assert "alembic" not in text
     assert "stopped;" in (home / "serve.log").read_text().splitlines()[-1]

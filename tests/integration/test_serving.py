@@ -171,9 +171,9 @@ def test_a_tick_that_fails_ends_no_engine(
     monkeypatch.setattr(Engine, "tick", broken)
     with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", wait_timeout="60s").exit_code == 0
-    said = [record for record in caplog.records if record.message == "a tick failed"]
-    assert len(said) == 6
-    assert all(record.exc_info for record in said)
+    records = [record for record in caplog.records if record.message == "a tick failed"]
+    assert len(records) == 6
+    assert all(record.exc_info for record in records)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -256,10 +256,10 @@ def test_what_submit_queued_has_an_engine_that_stays(app: HelpedApp, join: Join)
 
 
 def test_submit_looks_for_an_engine_each_time(app: HelpedApp, join: Join) -> None:
-    there = join("fake")
+    engine_id = join("fake")
     with vmrunner.Runner(app=app) as runner:
         builds = [runner.submit("say a")]
-        app.ledger.engines.leave(there)  # it retires, and finds nothing of ours yet
+        app.ledger.engines.leave(engine_id)  # it retires, and finds nothing of ours yet
         builds.append(runner.submit("say b"))
         wait_until(lambda: all(build.refresh().finished for build in builds))
     with vmrunner.Runner(app=app) as runner:
@@ -285,16 +285,16 @@ def test_a_failing_background_engine_is_not_restarted_for_ever(
     monkeypatch.setattr(engine_host, "CHECK", 0.01)
     dying = Dying(app.settings)
     end = time.monotonic() + 60
-    said = ""
+    message = ""
     with dying.host(None) as helper:
-        while not said:
+        while not message:
             assert time.monotonic() < end
             threading.Event().wait(0.01)
             try:
                 helper.ensure("fake")
             except VmrunnerError as error:
-                said = str(error)
-    assert "5 times by now (see the end of " in said
+                message = str(error)
+    assert "5 times by now (see the end of " in message
     assert isinstance(dying.background, Counted)
     assert dying.background.count == engine_host.ENGINE_TRIES
     assert "no such thing" in dying.paths.engine_log.read_text()
@@ -305,16 +305,16 @@ def test_each_background_engine_reads_its_own_settings(app: HelpedApp) -> None:
     """What two configurations of one ledger start at once."""
     data = app.paths.data
     data.mkdir(parents=True)
-    one, two = (background._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
-    assert one != two
-    assert one.read_text() == "default_provider = 'a'\n"
-    assert one.stat().st_mode & 0o777 == 0o600
-    before = one.stat().st_ino
-    with one.open() as reading:
-        assert background._settings(data, "default_provider = 'a'\n") == one
+    first, second = (background._settings(data, f"default_provider = '{x}'\n") for x in ("a", "b"))
+    assert first != second
+    assert first.read_text() == "default_provider = 'a'\n"
+    assert first.stat().st_mode & 0o777 == 0o600
+    before = first.stat().st_ino
+    with first.open() as reading:
+        assert background._settings(data, "default_provider = 'a'\n") == first
         assert reading.read() == "default_provider = 'a'\n", "never cut while it is read"
-    assert one.stat().st_ino != before
-    assert sorted(data.glob("*")) == sorted([one, two])
+    assert first.stat().st_ino != before
+    assert sorted(data.glob("*")) == sorted([first, second])
 
 
 # --- rows that nobody is behind ------------------------------------------------------------------

@@ -26,8 +26,8 @@ def test_what_is_no_file_is_told_and_costs_no_success(world: World) -> None:
     assert (verdict.result, verdict.reason) == (Result.SUCCESS, Reason.EXIT_CODE)
     assert verdict.message == "artifacts: 'out/.git' is git's own (and 3 more): left out"
     assert [p.name for p in world.artifacts.rglob("*") if p.is_file()] == ["zgood"]
-    told = [data["message"] for kind, data in world.record.events if kind == "artifact_omitted"]
-    assert sorted(told) == [
+    messages = [data["message"] for kind, data in world.record.events if kind == "artifact_omitted"]
+    assert sorted(messages) == [
         "'out/.git' is git's own",
         "'out/fifo' is a FIFO",
         "'out/sock' is a socket",
@@ -42,8 +42,8 @@ def test_no_secret_is_in_what_is_told_of_artifacts(world: World) -> None:
         secrets={"TOKEN": b"s3cr3t-word"},
         rules=[ArtifactRule(glob="out/*")],
     )
-    told = [data["message"] for kind, data in world.record.events if kind == "artifact_omitted"]
-    assert told == ["'out/***' is a FIFO"]
+    messages = [data["message"] for kind, data in world.record.events if kind == "artifact_omitted"]
+    assert messages == ["'out/***' is a FIFO"]
     assert verdict.message == "artifacts: 'out/***' is a FIFO: left out"
 
 

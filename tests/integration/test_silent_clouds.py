@@ -68,7 +68,7 @@ def dead(shop: Shop) -> Iterator[SilentProvider]:
 def engine_of(shop: Shop, *providers: FakeProvider) -> Engine:
     return Engine(
         shop.ledger,
-        {one.name: one for one in (FakeProvider("fake", shop.cloud), *providers)},
+        {provider.name: provider for provider in (FakeProvider("fake", shop.cloud), *providers)},
         Session,
         EngineLimits(),
         process=process.current(),
@@ -99,22 +99,22 @@ def test_cancels_ends_and_leases_go_on_beside_it(
         for engine in engines:
             stack.enter_context(ticking(engine))
         here = shop.submit()
-        there = shop.submit(provider="dead")
-        for build in (here, there):
+        waiting = shop.submit(provider="dead")
+        for build in (here, waiting):
             until(in_state(shop, build, BuildState.RUNNING), "its steps")
         dead.silent.set()
         for cpus in (1, 2, 3):
             shop.submit(provider="dead", cpus=cpus, queue_timeout=3600.0)
         until(lambda: {"scopes", "offers"} <= dead.hanging, "calls that hang")
-        beats = {one.id: one.seen_at for one in shop.ledger.engines.list()}
+        beats = {engine.id: engine.seen_at for engine in shop.ledger.engines.list()}
         cancel(shop, here, engines)
         late = shop.submit()  # stopped sessions let all others go on to their ends
         until(in_state(shop, late, BuildState.FINISHED), "a whole build elsewhere")
         until(
-            lambda: all(one.seen_at > beats[one.id] for one in shop.ledger.engines.list()),
+            lambda: all(engine.seen_at > beats[engine.id] for engine in shop.ledger.engines.list()),
             "the leases",
         )
-        until(in_state(shop, there, BuildState.FINISHED), "the end of its own build, too")
+        until(in_state(shop, waiting, BuildState.FINISHED), "the end of its own build, too")
         until(lambda: "delete" in dead.hanging, "the delete of its VM")
         assert not dead.over.is_set()
         dead.over.set()

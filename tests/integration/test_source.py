@@ -66,7 +66,7 @@ def test_a_git_revision_is_packed(repository: Path, tmp_path: Path, ref: str, te
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("source", "message"),
     [
         ("git+file://{repository}@nope", "has no 'nope'"),
         ("git+file://{repository}-missing@main", "cannot be fetched"),
@@ -79,10 +79,10 @@ def test_a_git_revision_is_packed(repository: Path, tmp_path: Path, ref: str, te
     ],
 )
 def test_what_cannot_be_packed_is_said(
-    repository: Path, tmp_path: Path, wish: str, message: str
+    repository: Path, tmp_path: Path, source: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        sources.spool(wish.format(repository=repository), tmp_path / "out.tar")
+        sources.spool(source.format(repository=repository), tmp_path / "out.tar")
     assert not (tmp_path / "out.tar").exists()
     assert list(tmp_path.glob("*.part")) == []
     assert not (repository / "evil").exists()
@@ -110,7 +110,7 @@ def test_a_git_url_and_its_ref(text: str, url: str, ref: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("git+https://user:hunter2@host/a@main", "git+https://host/a@main"),
         ("git+https://hunter2@host/a", "git+https://host/a"),
@@ -121,8 +121,8 @@ def test_a_git_url_and_its_ref(text: str, url: str, ref: str) -> None:
         ("https://user:pw@host/a", "https://user:pw@host/a"),  # a directory's name
     ],
 )
-def test_what_is_told_of_a_source_holds_no_password(text: str, told: str) -> None:
-    assert sources.shown(text) == told
+def test_what_is_told_of_a_source_holds_no_password(text: str, message: str) -> None:
+    assert sources.shown(text) == message
 
 
 @pytest.mark.parametrize("place", ["", "/a@--evil", "/a\n@main"])
@@ -134,8 +134,8 @@ def test_no_complaint_tells_a_password(place: str) -> None:
 
 def state(repository: Path) -> tuple[str, str]:
     refs = ["git", "-C", repository, "for-each-ref"]
-    told = subprocess.run(refs, capture_output=True, text=True, check=True).stdout
-    return told, (repository / ".git" / "config").read_text()
+    text = subprocess.run(refs, capture_output=True, text=True, check=True).stdout
+    return text, (repository / ".git" / "config").read_text()
 
 
 @pytest.mark.parametrize("ref", ["@main", "@short"])
@@ -285,8 +285,8 @@ def test_a_large_repository_is_cut_off_while_it_is_fetched(
     repository: Path, tmp_path: Path
 ) -> None:
     (repository / "big").write_bytes(random.Random(1).randbytes(2 << 20))
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for argv in (["add", "."], [*who, "commit", "-qm", "big"]):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for argv in (["add", "."], [*identity, "commit", "-qm", "big"]):
         subprocess.run(["git", "-C", repository, *argv], check=True)
     for act in (
         lambda *a, **k: list(sources.look(*a, **k)),
@@ -336,8 +336,8 @@ def test_no_program_of_the_users_configuration_runs(
 """
     )
     (repository / ".gitattributes").write_text("* filter=evil\n")
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath="]
-    for argv in (["add", "."], [*who, "commit", "-qm", "attributes"]):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath="]
+    for argv in (["add", "."], [*identity, "commit", "-qm", "attributes"]):
         subprocess.run(
             ["git", "-C", repository, *argv], check=True, env={"PATH": os.environ["PATH"]}
         )

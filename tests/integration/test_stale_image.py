@@ -37,14 +37,14 @@ class Builder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.asked: list[str] = []
+        self.built: list[str] = []
         self.sources: list[int] = []
         self.error: BaseException | None = None
 
     def __call__(
         self, recipe: Recipe, *, cache: Path, progress: Callable[[Progress], None]
     ) -> LocalImage:
-        self.asked.append(recipe.name)
+        self.built.append(recipe.name)
         self.sources.append(len(list((self.root / "data").rglob("sources/*.tar"))))
         if self.error is not None:
             raise self.error
@@ -89,7 +89,7 @@ def queued(root: Path) -> list[str]:
 def test_it_is_made_anew_before_the_build_is_queued(run: Any, builder: Builder) -> None:
     code, build, err = run("--source", "source", *CMD)
     assert code == 0, err
-    assert builder.asked == ["default"]
+    assert builder.built == ["default"]
     assert builder.sources == [1], "the source was not packed before"
     assert queued(builder.root) == [build]
     assert err.splitlines() == [
@@ -100,13 +100,13 @@ def test_it_is_made_anew_before_the_build_is_queued(run: Any, builder: Builder) 
         "vmrunner: source: 0 files, 0 B",
     ]
     code, _, err = run(*CMD)
-    assert (code, err, builder.asked) == (0, "", ["default"])
+    assert (code, err, builder.built) == (0, "", ["default"])
 
 
 def test_the_first_run_makes_it(run: Any, builder: Builder) -> None:
     shutil.rmtree(builder.root / "cache/vmrunner/images")
     code, _, err = run(*CMD)
-    assert (code, builder.asked) == (0, ["default"])
+    assert (code, builder.built) == (0, ["default"])
     assert "there is no local image yet: it is made now" in err
 
 
@@ -114,7 +114,7 @@ def test_by_name_in_the_configuration_it_is_the_same_image(run: Any, builder: Bu
     text = "[providers.local]\nkind = 'qemu'\nimage = 'default'\n"
     (builder.root / "vmrunner.toml").write_text(text)
     assert run(*CMD)[0] == 0
-    assert builder.asked == ["default"]
+    assert builder.built == ["default"]
 
 
 def test_the_newest_image_of_another_version_is_not_used(run: Any, builder: Builder) -> None:
@@ -124,19 +124,19 @@ def test_the_newest_image_of_another_version_is_not_used(run: Any, builder: Buil
     manifest = json.loads((older / "image.json").read_text()) | {"created": 1.0}
     (older / "image.json").write_text(json.dumps(manifest))
     assert run(*CMD)[0] == 0
-    assert builder.asked == []
+    assert builder.built == []
     assert images.resolve(cache, None, images.current).hash == images.current()
 
 
 def test_a_dry_run_makes_nothing(run: Any, builder: Builder) -> None:
     code, out, err = run("--dry-run", *CMD)
-    assert (code, err, builder.asked) == (0, "", [])
+    assert (code, err, builder.built) == (0, "", [])
     assert "debian:trixie" in out
     assert_nothing(builder.root)
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("--source", "bad"), "leads outside"),
         (("--source", "git+file:///nope@main"), "cannot be fetched"),
@@ -146,13 +146,13 @@ def test_a_dry_run_makes_nothing(run: Any, builder: Builder) -> None:
     ],
 )
 def test_bad_input_makes_nothing(
-    run: Any, builder: Builder, argv: tuple[str, ...], said: str
+    run: Any, builder: Builder, argv: tuple[str, ...], message: str
 ) -> None:
     (builder.root / "bad").mkdir()
     (builder.root / "bad/out").symlink_to("/etc/passwd")
     code, out, err = run(*argv, *CMD)
-    assert (code, out, builder.asked) == (125, "", [])
-    assert said in err
+    assert (code, out, builder.built) == (125, "", [])
+    assert message in err
     assert err.count("\n") == 1
     assert_nothing(builder.root)
 
@@ -163,7 +163,7 @@ def test_a_build_that_is_there_already_waits_for_no_image(run: Any, builder: Bui
     shutil.rmtree(builder.root / "cache/vmrunner/images")
     assert run(*key, *CMD)[:2] == (0, build)
     assert run(*key, "--timeout", "1m", *CMD)[0] == 125
-    assert builder.asked == ["default"]
+    assert builder.built == ["default"]
 
 
 def test_breaking_it_off_leaves_nothing(run: Any, builder: Builder) -> None:
@@ -180,8 +180,8 @@ def test_only_another_ones_image_is_bootstrapped(run: Any, builder: Builder) -> 
     (ours / "image.json").write_text(json.dumps(manifest))
     image(cache, "plain", "beef0123456789abcdef")
     word = ("--bootstrap", "--network", "open")
-    for said in ((), ("--image", "ours")):
-        code, _, err = run(*said, *word, "--", "true")
+    for image_args in ((), ("--image", "ours")):
+        code, _, err = run(*image_args, *word, "--", "true")
         assert code == 125
         assert "bootstrap: " in err
         assert "needs none (leave it out)" in err
@@ -194,7 +194,7 @@ def test_a_named_old_image_is_used_with_a_warning(run: Any, builder: Builder) ->
     image(builder.root / "cache/vmrunner", "python", "feed0123456789abcdef")
     for name, fix in (("python", "build RECIPE.toml"), ("0123456789", "vmrunner image build")):
         code, _, err = run("--image", name, *CMD)
-        assert (code, builder.asked) == (0, [])
+        assert (code, builder.built) == (0, [])
         assert err.startswith("vmrunner: warning: image: ")
         assert "is of another version of vmrunner" in err
         assert fix in err
@@ -217,4 +217,4 @@ def test_no_engine_uses_it_and_the_doctor_says_so(builder: Builder) -> None:
 def test_the_python_api_makes_it_too(builder: Builder) -> None:
     with vmrunner.Runner(app=Alone(load(environ={}, start=builder.root).settings)) as runner:
         runner.enter(vmrunner.api.runner.build_request("true", {"network": "none"}))
-    assert builder.asked == ["default"]
+    assert builder.built == ["default"]

@@ -32,7 +32,7 @@ class World:
         self.ledger, self.root = ledger, root
         self.now = root.stat().st_mtime
         self.store = Breaking(store or open_store(f"file://{root}/store"))
-        self.here, self.there = root / "here", root / "there"
+        self.here, self.elsewhere = root / "here", root / "there"
         self.uploader = self.another()
 
     def another(self, place: str = "here") -> Uploader:
@@ -83,15 +83,15 @@ def test_another_node_reads_what_one_brought(tmp_path: Path, store: ObjectStore)
     world = World(ledger, tmp_path, store)
     world.build()
     with pytest.raises(NotUploaded, match="not in the store yet"):
-        world.artifacts(world.there).ls()
-    assert world.artifacts(world.there).known() == []
+        world.artifacts(world.elsewhere).ls()
+    assert world.artifacts(world.elsewhere).known() == []
     world.uploader.run()
     (name,) = world.store.names()
     assert name.startswith(f"{ledger.installation}/{ledger.generation}/artifacts/b-1/1-1-")
-    local = [one for one in world.artifacts(world.here).ls() if one.path != "pipe"]
-    assert world.artifacts(world.there).ls() == local
+    local = [artifact for artifact in world.artifacts(world.here).ls() if artifact.path != "pipe"]
+    assert world.artifacts(world.elsewhere).ls() == local
     (tmp_path / "to").mkdir()
-    copied = world.artifacts(world.there).download(tmp_path / "to")
+    copied = world.artifacts(world.elsewhere).download(tmp_path / "to")
     assert len(copied) == len(local) == 6
     assert (tmp_path / "to/out/big").read_bytes() == BIG
     assert (tmp_path / "to/out/empty").stat().st_mode & 0o777 == 0o755
@@ -99,7 +99,7 @@ def test_another_node_reads_what_one_brought(tmp_path: Path, store: ObjectStore)
     assert (tmp_path / "to" / ODD).read_text() == "odd"
     was = directory_of(world.here, "b-1", 1) / "out/big"
     assert (tmp_path / "to/out/big").stat().st_mtime_ns == was.stat().st_mtime_ns
-    pieces, size = world.artifacts(world.there).read("out/big")
+    pieces, size = world.artifacts(world.elsewhere).read("out/big")
     assert (b"".join(pieces), size) == (BIG, len(BIG))
     ledger.close()
 
@@ -109,7 +109,7 @@ def test_only_what_the_manifest_names_is_read(world: World) -> None:
     world.uploader.run()
     for path in ("nothing", "../here", "out/../out/big", "out", "/etc/passwd", "latest", "pipe"):
         with pytest.raises(NotFound):
-            world.artifacts(world.there).read(path)
+            world.artifacts(world.elsewhere).read(path)
 
 
 def test_a_damaged_file_is_never_given_whole(world: World) -> None:
@@ -122,7 +122,7 @@ def test_a_damaged_file_is_never_given_whole(world: World) -> None:
     data[data.index(BIG[:64])] ^= 1
     path.write_bytes(data)
     with pytest.raises(StoreError, match="other bytes"):
-        world.artifacts(world.there).download(world.root / "to", "out/big")
+        world.artifacts(world.elsewhere).download(world.root / "to", "out/big")
     assert not (world.root / "to/out/big").exists()
 
 
@@ -143,15 +143,15 @@ def test_what_a_former_owner_began_to_bring_is_nobodys(world: World) -> None:
     running(world.ledger, "b-1", "vm-1")
     world.bring(world.here, 1)
     assert world.ledger.builds.take_over("b-1", seen_epoch=1, owner="e-2", until=300.0, now=200.0)
-    world.bring(world.there, 2)
-    (directory_of(world.there, "b-1", 2) / "whole").touch()
+    world.bring(world.elsewhere, 2)
+    (directory_of(world.elsewhere, "b-1", 2) / "whole").touch()
     world.ledger.builds.finish(
         "b-1", epoch=2, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=210.0, collected=2
     )
     world.uploader.run()
     assert world.store.names() == []
     world.another("there").run()
-    assert "whole" in [one.path for one in world.artifacts(world.here).ls()]
+    assert "whole" in [artifact.path for artifact in world.artifacts(world.here).ls()]
     world.now += uploader.LOCAL_COPY + 60
     world.uploader.run()
     assert list(world.here.glob("b-*")) == []
@@ -189,14 +189,14 @@ def test_what_lay_in_the_directories_of_before_is_uploaded(world: World) -> None
     running(world.ledger, "b-1", "vm-1")
     (world.here / "b-1").mkdir(parents=True)
     (world.here / "b-1" / "a").write_text("x")
-    assert [one.path for one in world.artifacts(world.here).ls()] == ["a"]
+    assert [artifact.path for artifact in world.artifacts(world.here).ls()] == ["a"]
     world.uploader.run()
     assert world.store.names() == []
     world.ledger.builds.finish(
         "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0
     )
     world.uploader.run()
-    pieces, _ = world.artifacts(world.there).read("a")
+    pieces, _ = world.artifacts(world.elsewhere).read("a")
     assert b"".join(pieces) == b"x"
 
 
@@ -224,7 +224,7 @@ def test_a_crash_at_any_effect_loses_nothing(
         with pytest.raises(Killed):
             world.uploader.run()
     world.another().run()
-    assert world.artifacts(world.there).ls()
+    assert world.artifacts(world.elsewhere).ls()
     named = {row.name for row, _ in ledger.objects.page("")}
     assert set(world.store.names()) <= named
     assert sum(referenced for _, referenced in ledger.objects.page("")) == 1
@@ -248,7 +248,7 @@ def test_two_hosts_that_upload_at_once_leave_one_object(world: World) -> None:
     world.uploader.run()
     states = sorted(row.state for row, _ in world.ledger.objects.page(""))
     assert states == [ObjectState.STORED, ObjectState.UPLOADING]
-    assert world.artifacts(world.there).ls()
+    assert world.artifacts(world.elsewhere).ls()
 
 
 def test_what_the_store_refuses_keeps_nothing_else(world: World) -> None:
@@ -277,4 +277,4 @@ def test_removed_artifacts_are_not_uploaded_again(world: World) -> None:
     world.ledger.removals.remove("b-1", world.now)
     world.uploader.run()
     assert world.store.names() == []
-    assert world.artifacts(world.there).ls() == []
+    assert world.artifacts(world.elsewhere).ls() == []

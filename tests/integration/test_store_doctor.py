@@ -17,7 +17,7 @@ def found(database: str, **store: str) -> Finding:
     settings = Settings.model_validate({"database": {"url": database}, "store": store})
     Ledger.upgrade(database)
     with Runner(settings=settings) as runner:
-        (finding,) = [one for one in runner.doctor() if one.check == "store"]
+        (finding,) = [finding for finding in runner.doctor() if finding.check == "store"]
     return finding
 
 

@@ -47,8 +47,8 @@ def test_a_listing_shows_what_lies_below(store: ObjectStore, tmp_path: Path) -> 
     names = [f"i/g{n % 2}/log/b-{n}/1-1-{n}" for n in range(6)]
     for name in names:
         put(store, tmp_path, name.encode(), name)
-    assert sorted(one.name for one in store.list("i/")) == sorted(names)
-    assert sorted(one.name for one in store.list("i/g1/")) == names[1::2]
+    assert sorted(stored.name for stored in store.list("i/")) == sorted(names)
+    assert sorted(stored.name for stored in store.list("i/g1/")) == names[1::2]
     assert list(store.list("i/g/")) == list(store.list("other/")) == []
     found = next(iter(store.list("i/g0/log/b-0/")))
     assert found.size == len(names[0])
@@ -104,7 +104,7 @@ def test_a_file_that_was_not_finished_is_no_object(
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(StoreError, match="full"):
         put(store, tmp_path, b"x")
-    assert [one.name for one in store.list("")] == []
+    assert [stored.name for stored in store.list("")] == []
 
 
 def test_an_object_is_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +169,9 @@ def test_a_forked_child_is_told_instead_of_left_waiting(endpoint: str, tmp_path:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        text = pipe.read()
     os.waitpid(child, 0)
-    assert b"forked" in said
+    assert b"forked" in text
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -179,13 +179,13 @@ def test_a_variable_without_a_value_is_no_credential(
     monkeypatch: pytest.MonkeyPatch, empty: bool
 ) -> None:
     """The role is asked for, as boto3 does beside; obstore by itself signs with an empty key."""
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         """S3 and the metadata service, which refuse all."""
 
         def do_GET(self) -> None:
-            asked.append((self.command, self.path))
+            calls.append((self.command, self.path))
             self.send_response(403)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -212,7 +212,7 @@ def test_a_variable_without_a_value_is_no_credential(
         finally:
             server.shutdown()
             thread.join()
-    assert asked[0] == ("PUT", "/latest/api/token")
+    assert calls[0] == ("PUT", "/latest/api/token")
 
 
 def test_only_variables_without_a_value_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

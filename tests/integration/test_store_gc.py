@@ -48,13 +48,13 @@ class World:
         """The stored log of a build that ended."""
         finished(self.ledger, build, at=self.now)
         file = self.file(build.encode())
-        one = put(
+        log = put(
             self.ledger, self.store, ObjectKind.LOG, file, digest=digest_of(file), now=self.now,
             build=build, attempt=1, epoch=1,
         )  # fmt: skip
         if conclude:
-            assert self.ledger.objects.conclude(one, epoch=1)
-        return one.name
+            assert self.ledger.objects.conclude(log, epoch=1)
+        return log.name
 
     def strange(self, name: str, *, age: float) -> None:
         """An object that no row has."""
@@ -226,14 +226,14 @@ def test_a_store_that_refuses_many_is_asked_for_each(
     for n in range(3):
         world.source(b"%d" % n)
     world.now += 2 * DAY
-    asked: list[int] = []
+    calls: list[int] = []
 
     def refuse(names: Sequence[str]) -> None:
-        asked.append(len(names))
+        calls.append(len(names))
         raise StoreError("store: not implemented")
 
     monkeypatch.setattr(world.store, "delete_all", refuse, raising=False)
-    assert (world.gc.run().count, asked, world.store.names()) == (3, [3], [])
+    assert (world.gc.run().count, calls, world.store.names()) == (3, [3], [])
 
 
 def test_what_is_pointed_at_is_never_marked(world: World) -> None:
@@ -254,8 +254,8 @@ def test_another_generations_objects_stay_as_long_as_anything(world: World) -> N
     world.source(b"new")
     world.now += 2 * DAY
     assert world.gc.run().count == 1
-    (left,) = world.store.names()
-    assert "/another/" not in left
+    (kept,) = world.store.names()
+    assert "/another/" not in kept
     assert alone.run(dry_run=True).count == 1, "the store is this ledger's alone"
     world.now += KEEP
     assert world.gc.run().count == 1
@@ -267,7 +267,9 @@ def test_what_no_row_has_goes_past_retention_only(world: World) -> None:
     world.strange("lost/log/b-2/1-1-b", age=KEEP + 60)
     name = world.log("b-3")
     assert world.gc.run().count == 1
-    assert [one.rpartition("/")[2] for one in world.store.names() if one != name] == ["1-1-a"]
+    assert [
+        object_name.rpartition("/")[2] for object_name in world.store.names() if object_name != name
+    ] == ["1-1-a"]
 
 
 def test_many_that_no_row_has_are_held_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,12 +329,12 @@ def test_a_build_is_shown_while_the_store_is_away(made: Ledger, home: Path, cli:
     store = open_store(f"file://{home}/data/vmrunner/store")
     file = home / "file"
     file.write_bytes(b"x")
-    one = put(
+    log = put(
         made, store, ObjectKind.ARTIFACTS, file, digest=digest_of(file), now=1.0, build="b-done",
         attempt=1, epoch=1,
     )  # fmt: skip
-    assert made.objects.conclude(one, epoch=1)
-    store.delete(one.name)
+    assert made.objects.conclude(log, epoch=1)
+    store.delete(log.name)
     done = cli("show", "b-done")
     assert (done.code, b"success" in done.out) == (0, True)
     assert cli("show", "b-done", "-o", "json").items[0]["artifacts_back"] == []

@@ -55,10 +55,10 @@ def stored(store: ObjectStore, root: Path, chunks: list[Chunk]) -> StoredLog:
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     store.delete(NAME)
     store.put(NAME, file, digest=digest)
-    one = StoredObject(
+    object_row = StoredObject(
         name=NAME, kind=ObjectKind.LOG, digest=digest, size=len(buffer.getvalue()), created_at=0.0
     )
-    return StoredLog(store, one)
+    return StoredLog(store, object_row)
 
 
 def test_an_index_is_read_once(
@@ -117,8 +117,8 @@ def test_any_chunking_is_read_as_from_the_ledger(
         assert log.size == len(whole)
         start, stop = min(span), min(max(span), len(whole))
         assert b"".join(log.range(start, stop)) == whole[start:stop]
-        told = [(str(line), line.seq, line.time) for line in lines(log.read())]
-        assert told == [(str(line), line.seq, line.time) for line in lines(chunks)]
+        lines_read = [(str(line), line.seq, line.time) for line in lines(log.read())]
+        assert lines_read == [(str(line), line.seq, line.time) for line in lines(chunks)]
 
 
 def test_it_is_read_in_parts(

@@ -218,26 +218,26 @@ def test_a_stored_log_leaves_the_ledger_bit_by_bit(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.ledger.removals._CHUNKS", 2)
-    chunks, readers, left = world.build(), [world.log() for _ in range(3)], []
+    chunks, readers, remaining = world.build(), [world.log() for _ in range(3)], []
     whole = b"".join(chunk.data for chunk in chunks)
     size, live = readers[0].sized()
     removals: Any = world.ledger.removals
     drop_stored = removals.drop_stored
 
     def look(_: float) -> None:
-        left.append(len(world.ledger.logs.read("b-1")))
+        remaining.append(len(world.ledger.logs.read("b-1")))
         read = LogReader(readers.pop()).new_chunks() if readers else iter(chunks)
         assert list(read) == chunks, "one that began before"
         assert list(LogReader(world.log(), after=3).new_chunks())[-1] == chunks[-1]
         assert b"".join(live(0, size)) == whole
         assert world.log().sized()[0] == size
-        if len(left) == 2:
+        if len(remaining) == 2:
             raise Killed
 
     monkeypatch.setattr(removals, "drop_stored", lambda build: drop_stored(build, sleep=look))
     with pytest.raises(Killed):
         world.uploader.run()
-    assert left == [3, 1], "others could write in between"
+    assert remaining == [3, 1], "others could write in between"
     world.now += uploader.CLAIM + 1
     monkeypatch.setattr(removals, "drop_stored", drop_stored)
     world.another().run()
@@ -268,21 +268,21 @@ def test_a_log_that_is_stored_meanwhile_keeps_its_size(
 
 
 def test_a_range_is_read_by_few_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks, logs, asked = world.build(end=False), world.ledger.logs, []
+    chunks, logs, reads = world.build(end=False), world.ledger.logs, []
     read = logs.read
 
     def counted(build: str, **wanted: int) -> list[Chunk]:
-        asked.append(wanted["limit"])
+        reads.append(wanted["limit"])
         return read(build, **wanted)
 
     monkeypatch.setattr(logs, "read", counted)
     whole = b"".join(chunk.data for chunk in chunks)
     for at_once, questions in (1 << 20, [3]), (25, [2, 1]), (1, [1, 1, 1]):
         monkeypatch.setattr(log_object, "RANGE_READ", at_once)
-        asked.clear()
+        reads.clear()
         size, live = world.log().sized()
         assert b"".join(live(15, size - 15)) == whole[15:-15]
-        assert asked == questions
+        assert reads == questions
 
 
 def test_a_log_that_is_removed_meanwhile_ends_there(

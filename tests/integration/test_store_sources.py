@@ -56,9 +56,9 @@ def end(ledger: Ledger, build: str) -> None:
 
 
 def test_identical_bytes_of_a_tenant_are_one_object(world: World) -> None:
-    one = world.transfer.store(world.file(b"same"))
-    assert one == hashlib.sha256(b"same").hexdigest()
-    assert world.transfer.store(world.file(b"same")) == one
+    stored = world.transfer.store(world.file(b"same"))
+    assert stored == hashlib.sha256(b"same").hexdigest()
+    assert world.transfer.store(world.file(b"same")) == stored
     assert len(world.store.names()) == world.store.puts == 1
     world.transfer.store(world.file(b"same"), tenant="other")
     world.transfer.store(world.file(b"another"))
@@ -94,16 +94,16 @@ def test_any_node_fetches_it_once_and_checks_it(tmp_path: Path, store: ObjectSto
     world = World(ledger, tmp_path, store)
     data = b"source" * 500_000
     build = world.build("b-1", world.transfer.store(world.file(data)))
-    there = world.node("elsewhere")
-    found = there.fetch(build)
+    other_node = world.node("elsewhere")
+    found = other_node.fetch(build)
     assert found is not None
     assert found.read_bytes() == data
     if not store.local:
         world.store.away = True  # what was fetched lies in the cache
-        assert there.fetch(build) == found
+        assert other_node.fetch(build) == found
         world.store.away = False
         found.write_bytes(b"damaged")
-        assert there.fetch(build) == found
+        assert other_node.fetch(build) == found
         assert found.read_bytes() == data
         assert [path.name for path in found.parent.iterdir()] == [found.name]
     ledger.close()
@@ -212,19 +212,19 @@ def test_two_that_store_the_same_at_once_share_one(world: World) -> None:
 def test_no_submit_ever_gets_what_gc_deletes(world: World) -> None:
     """Both at once, as fast as they can."""
     over = threading.Event()
-    doomed = []
+    deleted = []
 
     def collect() -> None:
         while not over.is_set():
             for row, _ in world.ledger.objects.page(""):
                 if world.ledger.objects.mark_deleting(row.name, unreferenced_before=1e12):
-                    doomed.append(row.name)
+                    deleted.append(row.name)
 
     thread = threading.Thread(target=collect)
     thread.start()
     try:
         for n in itertools.count():
-            if n >= 25 and (doomed or not thread.is_alive()):
+            if n >= 25 and (deleted or not thread.is_alive()):
                 break
             while True:
                 try:
@@ -240,7 +240,7 @@ def test_no_submit_ever_gets_what_gc_deletes(world: World) -> None:
     finally:
         over.set()
         thread.join()
-    assert doomed
+    assert deleted
 
 
 def test_a_source_from_before_there_was_a_store(world: World) -> None:

@@ -57,14 +57,14 @@ def lines(ledger: Ledger, by: str, since: float, own: dict[str, str]) -> list[An
 
 
 def reports(ledger: Ledger, moments: Collection[float] = SINCE) -> dict[Any, Any]:
-    asked = itertools.product(("provider", "day", "label:team"), moments, ({}, {"team": "a"}))
-    return {(by, since, tuple(own)): lines(ledger, by, since, own) for by, since, own in asked}
+    questions = itertools.product(("provider", "day", "label:team"), moments, ({}, {"team": "a"}))
+    return {(by, since, tuple(own)): lines(ledger, by, since, own) for by, since, own in questions}
 
 
 def same(ledger: Ledger, before: dict[Any, Any]) -> None:
     again = reports(ledger, {since for _, since, _ in before})
-    for asked, found in before.items():
-        assert again[asked] == found, asked
+    for question, found in before.items():
+        assert again[question] == found, question
 
 
 QUARTERS = st.integers(36, 52).map(lambda n: n / 4)  # days, of which some are midnights
@@ -148,7 +148,7 @@ def test_rows_in_sums_are_read_no_more(ledger: Ledger, monkeypatch: pytest.Monke
     over(ledger, "b-2", 11.2 * DAY, 11.3 * DAY)
     assert ledger.settled_costs.add(NOW, sleep=nothing) == 2
     rows = ledger.spending.since(10.1 * DAY, {})
-    assert [one.build for one in rows.spent] == ["b-1"]
+    assert [row.build for row in rows.spent] == ["b-1"]
     assert [key.day for key, _ in rows.days] == [11 * DAY]
     rows = ledger.spending.since(10.0 * DAY, {})
     assert not rows.spent
@@ -187,7 +187,9 @@ def test_too_many_sets_of_labels_stay_rows(ledger: Ledger, monkeypatch: pytest.M
 def test_sums_stay_when_rows_go(ledger: Ledger) -> None:
     for n in range(4):
         over(ledger, f"b-{n}", (10 + n / 2) * DAY, (10.1 + n / 2) * DAY, labels={"team": "a"})
-    before = {asked: found for asked, found in reports(ledger).items() if asked[1] % DAY == 0}
+    before = {
+        question: found for question, found in reports(ledger).items() if question[1] % DAY == 0
+    }
     assert ledger.settled_costs.add(11.2 * DAY, sleep=nothing) == 2
     assert ledger.old_rows.remove(50 * DAY, 140 * DAY, sleep=nothing).count == 4
     same(ledger, before)
@@ -198,7 +200,9 @@ def test_days_of_a_former_ledger_stay(tmp_path: Path) -> None:
     with closing(Ledger.open(f"sqlite:///{tmp_path}/new.db", data_dir=tmp_path)) as ledger:
         for n in range(4):
             over(ledger, f"b-{n}", (10 + n) * DAY, (10.1 + n) * DAY, labels={"team": "a"})
-        before = {asked: found for asked, found in reports(ledger).items() if asked[1] % DAY == 0}
+        before = {
+            question: found for question, found in reports(ledger).items() if question[1] % DAY == 0
+        }
         assert ledger.old_rows.remove(50 * DAY, 140 * DAY, sleep=nothing).count == 4
         find = text("SELECT * FROM cost_days")
         days = ledger._database.read(lambda c: [dict(row._mapping) for row in c.execute(find)])

@@ -20,10 +20,10 @@ from vmrunner.session.protocol import EndFrame, FrameDecoder, LogFrame
 
 def test_steps_run_in_order_and_know_their_log_parts(guest: Guest) -> None:
     got = start(guest, job("echo one; echo err >&2", "printf 'two\\377'; pwd", "cat /etc/hostname"))
-    one, two = b"one\nerr\n", b"two\xff" + str(guest.work).encode() + b"\n"
-    assert got.log.startswith(one + two)
-    assert got.at("step_started") == [0, len(one), len(one + two)]
-    assert got.at("step_ended") == [len(one), len(one + two), len(got.log)]
+    first, second = b"one\nerr\n", b"two\xff" + str(guest.work).encode() + b"\n"
+    assert got.log.startswith(first + second)
+    assert got.at("step_started") == [0, len(first), len(first + second)]
+    assert got.at("step_ended") == [len(first), len(first + second), len(got.log)]
     assert got.ended == EndFrame("exit_code", 0, "")
 
 
@@ -65,8 +65,8 @@ def test_environment_and_secrets_reach_the_step_and_nothing_else(guest: Guest) -
 
 def test_the_container_is_hardened(guest: Guest) -> None:
     start(guest, job("true", docker=True))
-    wish = guest.docker.created[0]
-    host = wish["HostConfig"]
+    request = guest.docker.created[0]
+    host = request["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert "SYS_ADMIN" not in host["CapAdd"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
@@ -75,7 +75,7 @@ def test_the_container_is_hardened(guest: Guest) -> None:
     assert 0 < host["Memory"] == host["MemorySwap"]
     assert 0 < host["PidsLimit"] <= 4096
     assert any(bind.endswith(":/var/run/docker.sock") for bind in host["Binds"])
-    assert "Env" not in wish
+    assert "Env" not in request
 
 
 def test_a_process_left_behind_does_not_hold_the_step(guest: Guest) -> None:

@@ -72,16 +72,16 @@ def test_what_it_does_not_call_harmless_needs_trust(far: Path) -> None:
 
 def test_doctor_opens_it_and_gives_it_what_it_needs(far: Path) -> None:
     findings = json.loads(ran("doctor", "there", "-o", "json"))["items"]
-    (found,) = [one for one in findings if one["check"] == "there: delete"]
+    (found,) = [finding for finding in findings if finding["check"] == "there: delete"]
     assert found["message"].startswith("south obeys ")
     assert len(found["message"].split()[-1]) == 36
 
 
 def test_a_build_runs_on_it_at_its_price(far: Path) -> None:
     program = ("-c", SCRIPTED)
-    said = ran("run", "--", "say hello", program=program)
-    assert "hello" in said
-    assert "result=success" in said
+    output = ran("run", "--", "say hello", program=program)
+    assert "hello" in output
+    assert "result=success" in output
     (build,) = json.loads(ran("ps", "-a", "-o", "json"))["items"]
     assert (build["provider"], build["state"]) == ("there", "finished")
     (document,) = json.loads(ran("show", build["id"], "-o", "json"))["items"]

@@ -173,7 +173,7 @@ def test_a_build_is_its_callers_child_and_its_steps_parent(http: Service) -> Non
         PARENT.split("-")[1:3]
     )
     assert log_of(http, child) == f"{PARENT[:36]}{root.context.span_id:016x}-01\n"
-    assert [one.subject for one in ledger.outbox.waiting(TRACES, time.time(), 9)] == [child]
+    assert [notice.subject for notice in ledger.outbox.waiting(TRACES, time.time(), 9)] == [child]
 
 
 def test_the_submitters_environment_has_the_parent(
@@ -182,12 +182,12 @@ def test_the_submitters_environment_has_the_parent(
     monkeypatch.setenv("TRACEPARENT", PARENT)
     here = http.runner.run("env TRACEPARENT").id
     with vmrunner.Runner(url=http.url, token=http.token()) as client:
-        there = client.run("env TRACEPARENT", env={"TRACEPARENT": "the user's own"}).id
+        traced = client.run("env TRACEPARENT", env={"TRACEPARENT": "the user's own"}).id
     assert log_of(http, here) == PARENT + "\n"
-    assert log_of(http, there) == "the user's own\n"
-    for build in (here, there):
-        told = http.app.ledger.events.first(build, EventKind.TRACE)
-        assert str(trace_context.told_by(told)) == PARENT
+    assert log_of(http, traced) == "the user's own\n"
+    for build in (here, traced):
+        parent = http.app.ledger.events.first(build, EventKind.TRACE)
+        assert str(trace_context.told_by(parent)) == PARENT
 
 
 def test_a_build_and_its_parent_are_one_write(
@@ -201,8 +201,8 @@ def test_a_build_and_its_parent_are_one_write(
 
     monkeypatch.setattr(ledger.events, "add", broken)
     monkeypatch.setattr(builds, "add_event", broken)
-    said: Any = {"json": {"steps": ["true"]}, "headers": {"traceparent": PARENT}}
-    assert http.client().post("/api/v1/builds", **said).status_code == 503
+    options: Any = {"json": {"steps": ["true"]}, "headers": {"traceparent": PARENT}}
+    assert http.client().post("/api/v1/builds", **options).status_code == 503
     assert ledger.builds.list() == []
 
 
@@ -238,8 +238,10 @@ def test_spans_reach_a_collector_at_least_once(ledger: Ledger, collector: Collec
     first, second = collector.requests
     assert first == second
     (resource,) = second.resource_spans
-    said = {one.key: one.value.string_value for one in resource.resource.attributes}
-    assert said["service.name"] == "our-ci"
+    values = {
+        attribute.key: attribute.value.string_value for attribute in resource.resource.attributes
+    }
+    assert values["service.name"] == "our-ci"
     (scope,) = resource.scope_spans
     assert scope.scope.name == "vmrunner"
     assert [span.name for span in scope.spans][:2] == ["RUN nightly", "queued"]

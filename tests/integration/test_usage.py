@@ -19,7 +19,7 @@ USES = ["use memory_peak 1048576\nuse cpu_seconds 2.5\nuse network_sent 300\nexi
 USED = BuildUsage(memory_peak=1 << 20, cpu_seconds=2.5, network_sent=300)
 
 
-def told(http: Service) -> None:
+def with_usage(http: Service) -> None:
     """Let who runs its VMs see what they use."""
     seen = HostUsage(cpu_seconds=4.0, disk=10 << 20)
     http.app.providers.get("fake").used = lambda _: seen  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def test_document_page_client_and_ledger_have_it(http: Service) -> None:
 
 def test_metrics_sum_it_by_provider_without_what_is_unknown(http: Service) -> None:
     client = http.client()
-    told(http)
+    with_usage(http)
     client.get("/metrics")  # what ended before is not counted
     for steps in (USES, USES, ["exit 0"]):
         http.ended(only(client.post("/api/v1/builds", json={"steps": steps}))["id"])
@@ -91,7 +91,7 @@ def test_metrics_sum_it_by_provider_without_what_is_unknown(http: Service) -> No
 
 
 def test_a_sandbox_that_was_killed_has_it(http: Service) -> None:
-    told(http)
+    with_usage(http)
     with vmrunner.Sandbox.create(runner=http.runner) as sandbox:
         pass
     done = http.runner.wait(sandbox.id)

@@ -50,9 +50,9 @@ def launched(aws: Amazon, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any
     genuine = ec2_request.request
 
     def careless(*args: Any) -> Any:
-        asked = genuine(*args)
-        change(asked)
-        return asked
+        request = genuine(*args)
+        change(request)
+        return request
 
     provider = aws.provider()
     order = ec2_order(provider)
@@ -61,17 +61,17 @@ def launched(aws: Amazon, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any
     provider.create(ec2_order(provider))
 
 
-def _tag(asked: Any, key: str, value: str = "") -> None:
-    asked["TagSpecifications"][0]["Tags"].append({"Key": key, "Value": value})
+def _tag(request: Any, key: str, value: str = "") -> None:
+    request["TagSpecifications"][0]["Tags"].append({"Key": key, "Value": value})
 
 
 AMAZONS: Final[Mapping[str, Callable[[Any], object]]] = {
-    "user data, bytes": lambda asked: asked.update(UserData=b"x" * 16385),
-    "tags of a resource": lambda asked: [_tag(asked, f"k{n}") for n in range(50)],
-    "characters of a tag's key": lambda asked: _tag(asked, "k" * 129),
-    "characters of a tag's value": lambda asked: _tag(asked, "k", "v" * 257),
-    "characters of a client token": lambda asked: asked.update(ClientToken="t" * 65),
-    "hops of a metadata answer": lambda asked: asked["MetadataOptions"].update(
+    "user data, bytes": lambda request: request.update(UserData=b"x" * 16385),
+    "tags of a resource": lambda request: [_tag(request, f"k{n}") for n in range(50)],
+    "characters of a tag's key": lambda request: _tag(request, "k" * 129),
+    "characters of a tag's value": lambda request: _tag(request, "k", "v" * 257),
+    "characters of a client token": lambda request: request.update(ClientToken="t" * 65),
+    "hops of a metadata answer": lambda request: request["MetadataOptions"].update(
         HttpPutResponseHopLimit=65
     ),
 }
@@ -89,9 +89,9 @@ def _schedule(aws: Amazon, calls: Ec2Client, **more: Any) -> None:
     """Arm what our driver arms, with something else in it."""
     genuine = calls.__call__
 
-    def careless(region: str, api: Ec2Api[Any], **asked: Any) -> Any:
+    def careless(region: str, api: Ec2Api[Any], **request: Any) -> Any:
         return genuine(
-            region, api, **(asked | more if api == ec2_client.CREATE_SCHEDULE else asked)
+            region, api, **(request | more if api == ec2_client.CREATE_SCHEDULE else request)
         )
 
     provider = aws.provider()
@@ -140,15 +140,15 @@ def test_ec2_refuses_a_call_past_a_line(aws: Amazon, line: str) -> None:
 
 
 def test_the_ec2_driver_knows_the_same_bounds() -> None:
-    told = {name: limit.value for name, limit in amazon.LIMITS.items()}
-    assert told["user data, bytes"] == ec2_request.USER_DATA
-    assert told["tags of a resource"] == ec2_options.TAGS
-    assert told["characters of a tag's key"] == ec2_options.KEY
-    assert told["characters of a tag's value"] == ec2_options.VALUE
-    assert told["ids of a termination"] >= delete.DELETE_BATCH
-    assert told["items of a page"] == ec2_resources.PAGE
-    assert told["values of a filter"] == describe_instances.FILTER
-    assert told["schedules of a page"] == schedules.PAGE
+    limits = {name: limit.value for name, limit in amazon.LIMITS.items()}
+    assert limits["user data, bytes"] == ec2_request.USER_DATA
+    assert limits["tags of a resource"] == ec2_options.TAGS
+    assert limits["characters of a tag's key"] == ec2_options.KEY
+    assert limits["characters of a tag's value"] == ec2_options.VALUE
+    assert limits["ids of a termination"] >= delete.DELETE_BATCH
+    assert limits["items of a page"] == ec2_resources.PAGE
+    assert limits["values of a filter"] == describe_instances.FILTER
+    assert limits["schedules of a page"] == schedules.PAGE
 
 
 # --- bounds of fields: Compute Engine ------------------------------------------------------------
@@ -205,11 +205,11 @@ def test_gce_refuses_a_page_past_its_line(gce: Google) -> None:
 
 
 def test_the_gce_driver_knows_the_same_bounds() -> None:
-    told = {name: limit.value for name, limit in google.LIMITS.items()}
-    assert told["items of a page"] == gce_describe.PAGE
-    assert told["seconds of a VM's shortest run"] == gce_request.SHORTEST
-    assert told["bytes of a metadata value"] == gce_request.USER_DATA
-    assert told["labels of a resource"] == gce_options.LABELS
+    limits = {name: limit.value for name, limit in google.LIMITS.items()}
+    assert limits["items of a page"] == gce_describe.PAGE
+    assert limits["seconds of a VM's shortest run"] == gce_request.SHORTEST
+    assert limits["bytes of a metadata value"] == gce_request.USER_DATA
+    assert limits["labels of a resource"] == gce_options.LABELS
 
 
 def test_no_line_is_without_a_test() -> None:
@@ -248,7 +248,7 @@ def test_ec2_is_asked_within_its_rates(aws: Amazon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "asked", "burst"),
+    ("api", "params", "burst"),
     [
         (ec2_client.VOLUMES, {"MaxResults": 5}, 100),
         (ec2_client.VOLUMES, {}, 50),
@@ -260,13 +260,13 @@ def test_ec2_is_asked_within_its_rates(aws: Amazon) -> None:
     ],
 )
 def test_ec2_refuses_calls_past_a_burst(
-    aws: Amazon, api: Ec2Api[Any], asked: dict[str, Any], burst: int
+    aws: Amazon, api: Ec2Api[Any], params: dict[str, Any], burst: int
 ) -> None:
     calls = careless(aws)
 
     def throttled() -> bool:
         try:
-            calls(REGION, api, **asked)
+            calls(REGION, api, **params)
         except CallFailed as failed:
             return isinstance(failed.error, Throttled)
         return False
@@ -369,4 +369,6 @@ def _plain(message: str, caplog: pytest.LogCaptureFixture) -> None:
     """One line, without markup; and nothing of the SDK's own words beside it."""
     assert len(message.splitlines()) == 1
     assert "<" not in message
-    assert not [one for one in caplog.records if one.exc_info or "Traceback" in one.getMessage()]
+    assert not [
+        record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()
+    ]

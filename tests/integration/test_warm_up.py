@@ -68,16 +68,16 @@ def test_the_guest_hears_of_its_builds_end_before_the_steps(resident: World) -> 
     deadline = resident.guest.run / "deadline"
     session = resident.session(f"cat {deadline}", epoch=2, connection=connection, guest_due=at)
     assert Running(session).wait(30).result is Result.SUCCESS
-    said, since_boot = json.loads(resident.log)
-    assert said == at
+    heard, since_boot = json.loads(resident.log)
+    assert heard == at
     assert since_boot <= time.clock_gettime(time.CLOCK_BOOTTIME) + 500
 
 
 def test_each_owner_says_it_again_and_it_only_falls(resident: World) -> None:
     deadline = resident.guest.run / "deadline"
     at = time.time() + 500
-    said = []
+    deadlines = []
     for epoch, due in ((2, at), (3, at + 9_000), (4, at - 100)):
         Running(resident.session("true", epoch=epoch, guest_due=due)).wait(30)
-        said.append(json.loads(deadline.read_text())[0])
-    assert said == [at, at, at - 100]
+        deadlines.append(json.loads(deadline.read_text())[0])
+    assert deadlines == [at, at, at - 100]

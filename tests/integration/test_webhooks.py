@@ -140,9 +140,9 @@ def test_an_event_is_sent_signed_and_once(ledger: Ledger, receiver: Receiver) ->
     assert (build["id"], build["result"], build["steps"][0]["run"]) == (
         "b-1", "success", "make test",
     )  # fmt: skip
-    (fares,) = ledger.outbox.status()
-    assert (fares.waiting, fares.error, fares.failures) == (0, "", 0)
-    assert fares.delivered_at is not None
+    (status,) = ledger.outbox.status()
+    assert (status.waiting, status.error, status.failures) == (0, "", 0)
+    assert status.delivered_at is not None
 
 
 def test_a_crash_between_send_and_mark_sends_it_again(
@@ -246,8 +246,8 @@ def test_one_that_is_down_is_left_alone_for_ever_longer(ledger: Ledger) -> None:
         send.run()
         now[0] += daemon.NOTIFY
     assert 3 < tries < 60
-    (fares,) = ledger.outbox.status()
-    assert (fares.waiting, fares.error) == (10, "no")
+    (status,) = ledger.outbox.status()
+    assert (status.waiting, status.error) == (10, "no")
 
 
 def test_a_clock_that_was_wrong_keeps_nothing_back_for_ever(
@@ -278,19 +278,21 @@ def test_a_receiver_that_drips_is_given_up_in_time(
 
     receiver.answers = [drip]
     try:
-        told = webhooks.post(
+        outcome = webhooks.post(
             receiver.url, KEY, event="test", name="ev-1", body=b"{}", now=time.time()
         )
     finally:
         over.set()
-    assert told.startswith("no answer within")
+    assert outcome.startswith("no answer within")
 
 
 def test_a_receiver_writes_no_long_error(receiver: Receiver) -> None:
     receiver.answers = [lambda handler: handler.wfile.write(b"x" * 50_000 + b"\r\n\r\n")]
-    told = webhooks.post(receiver.url, KEY, event="test", name="ev-1", body=b"{}", now=time.time())
-    assert told.startswith("RemoteProtocolError")
-    assert len(told) <= 300
+    outcome = webhooks.post(
+        receiver.url, KEY, event="test", name="ev-1", body=b"{}", now=time.time()
+    )
+    assert outcome.startswith("RemoteProtocolError")
+    assert len(outcome) <= 300
 
 
 def test_one_that_hangs_delays_no_other(tmp_path: Path, receiver: Receiver) -> None:
@@ -343,12 +345,12 @@ def test_two_nodes_that_die_and_a_bad_receiver_lose_nothing(
         mine.close()
 
     nodes = [threading.Thread(target=node, args=(seed,)) for seed in (1, 2)]
-    for one in nodes:
-        one.start()
+    for process in nodes:
+        process.start()
     names = [finished(ledger, f"b-{n}") for n in range(15)]
     ended.set()
-    for one in nodes:
-        one.join(60)
-        assert not one.is_alive()
+    for process in nodes:
+        process.join(60)
+        assert not process.is_alive()
     assert sorted(set(receiver.builds)) == sorted(names)
     assert len(set(zip(receiver.ids, receiver.builds, strict=True))) == len(names)

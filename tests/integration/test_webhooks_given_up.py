@@ -45,8 +45,8 @@ def test_what_is_too_old_is_given_up_and_said(
     assert ledger.outbox.tidy(now) == {"chat": 1}
     assert ledger.outbox.tidy(now) == {}
     assert waiting(ledger) == ["vm-2"]
-    (fares,) = ledger.outbox.status()
-    assert (fares.given_up, fares.given_up_at) == (1, now)
+    (status,) = ledger.outbox.status()
+    assert (status.given_up, status.given_up_at) == (1, now)
     (finding,) = notifications.findings(ledger, [settings()], now)
     assert finding.level is Level.ERROR
     assert "given up" in finding.message
@@ -128,14 +128,14 @@ def test_each_alarm_is_told_once(
         clocks: Any = Clocks(row.deadline + late)
         alarms.write_alarms(ledger, clocks, grace=60.0, now=time.time())
     sender(ledger, receiver.url).run()
-    told = {body["event"]: body for body in receiver.bodies}
-    assert len(told) == len(receiver.bodies) == 4
-    (survivor,) = told["alarm.survivor"]["items"]
+    by_event = {body["event"]: body for body in receiver.bodies}
+    assert len(by_event) == len(receiver.bodies) == 4
+    (survivor,) = by_event["alarm.survivor"]["items"]
     assert (survivor["instance"], survivor["late"]) == (row.id, 61.0)
-    assert told["alarm.orphans_latched"]["items"][0]["place"] == "fake/a/z"
-    (spent,) = told["alarm.budget"]["items"]
+    assert by_event["alarm.orphans_latched"]["items"][0]["place"] == "fake/a/z"
+    (spent,) = by_event["alarm.budget"]["items"]
     assert (spent["name"], spent["usd"], spent["held_usd"]) == ("day team=core", 10.0, 9.1)
-    assert told["alarm.reaper_silent"]["kind"] == "survivor"
+    assert by_event["alarm.reaper_silent"]["kind"] == "survivor"
 
 
 def test_a_pool_that_fails_is_told_until_it_works(ledger: Ledger, receiver: Receiver) -> None:
@@ -159,9 +159,9 @@ def test_a_pool_that_fails_is_told_until_it_works(ledger: Ledger, receiver: Rece
     look(9, 150.0, EmptyReason.CAPACITY)  # which nobody can mend here
     look(3, 160.0)
     sender(ledger, receiver.url).run()
-    told = [body for body in receiver.bodies if body["event"] == "alarm.pool_failing"]
-    assert [body["items"][0]["places"][0]["failures"] for body in told] == [3, 3]
-    assert {body["kind"] for body in told} == {"pool"}
+    bodies = [body for body in receiver.bodies if body["event"] == "alarm.pool_failing"]
+    assert [body["items"][0]["places"][0]["failures"] for body in bodies] == [3, 3]
+    assert {body["kind"] for body in bodies} == {"pool"}
     (found,) = pools.findings(ledger, clocks)
     assert (found.level, "3 times in a row at here" in found.message) == (Level.WARNING, True)
 
@@ -184,6 +184,6 @@ def test_doctor_tells_what_is_in_the_clear_and_of_traces(
     named(ledger, TRACES)
     plain = settings().model_copy(update={"url": "http://hooks.example.org/"})
     found = notifications.findings(ledger, [settings(), plain], time.time())
-    assert [(one.check, one.level) for one in found] == [
+    assert [(finding.check, finding.level) for finding in found] == [
         ("notify chat", Level.OK), ("notify chat", Level.WARNING), ("traces", Level.OK),
     ]  # fmt: skip

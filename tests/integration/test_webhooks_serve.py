@@ -20,8 +20,8 @@ from tests.support.webhook_receiver import KEY, Receiver, receiving
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     with receiving() as found:
-        said = {"name": "chat", "url": found.url, "secret": "HOOK_KEY"}
-        monkeypatch.setenv("VMRUNNER_NOTIFY", json.dumps([said]))
+        values = {"name": "chat", "url": found.url, "secret": "HOOK_KEY"}
+        monkeypatch.setenv("VMRUNNER_NOTIFY", json.dumps([values]))
         monkeypatch.setenv("HOOK_KEY", KEY.decode())
         yield found
 
@@ -50,8 +50,8 @@ def test_serve_tells_what_ended_also_before_it_was_killed(
     assert set(receiver.builds) == {first}
     assert len(set(receiver.ids)) == 1
     spans = collector.requests[-1].resource_spans[0].scope_spans[0].spans
-    said = {one.key: one.value.string_value for one in spans[0].attributes}
-    assert said["cicd.pipeline.run.id"] == first
+    values = {attribute.key: attribute.value.string_value for attribute in spans[0].attributes}
+    assert values["cicd.pipeline.run.id"] == first
     row, traces = cli("notify", "ls", "-o", "json").items
     assert (row["name"], row["waiting"], row["error"], row["given_up"]) == ("chat", 0, None, 0)
     assert (traces["name"], traces["waiting"]) == ("otel:traces", 0)

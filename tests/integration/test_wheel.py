@@ -103,9 +103,9 @@ class Installed:
         for metadata in self.site.glob("vmrunner*.dist-info"):
             for found in required(PathDistribution(metadata), frozenset(extras), set()):
                 for name in {Path(str(file)).parts[0] for file in found.files or ()}:
-                    there = Path(str(found.locate_file(name)))
+                    located = Path(str(found.locate_file(name)))
                     if name not in ("..", "__pycache__") and not (place / name).exists():
-                        (place / name).symlink_to(there)
+                        (place / name).symlink_to(located)
         return place
 
 

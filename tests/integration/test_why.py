@@ -78,14 +78,14 @@ def test_a_tenant_is_told_nothing_of_others_builds(
         for n in range(2)
     ]
 
-    def told(**limits: int) -> list[str]:
+    def reasons_of(**limits: int) -> list[str]:
         for name, value in limits.items():
             monkeypatch.setattr(f"vmrunner.services.queue_reasons.{name}", value)
         reasons = queue_reasons.waiting(app.ledger, app.limits(), rows, tenant)
         return [reasons[row.id].partition("; ")[2] or reasons[row.id] for row in rows]
 
-    assert told() == ["number 1 of 2 of yours in line", "number 2 of 2 of yours in line"]
-    assert told(LOOKED_AT=2) == ["it waits for its turn"] * 2
+    assert reasons_of() == ["number 1 of 2 of yours in line", "number 2 of 2 of yours in line"]
+    assert reasons_of(LOOKED_AT=2) == ["it waits for its turn"] * 2
     whole = queue_reasons.waiting(app.ledger, app.limits(), rows)
     assert set(whole.values()) == {"2 builds or more stand before it in line"}
 
@@ -100,8 +100,10 @@ def test_a_tenant_is_not_told_how_many_vms_run(
     spec = replace(app.ledger.builds.get("b-1").spec, labels={"team": "x"})
     tenant = Principal(actor="token:t-1", scopes=frozenset(), labels={"team": "x"})
     row, _ = app.ledger.builds.submit(spec, id="b-2", now=time.time(), tenant=tenant.tenant)
-    told = [queue_reasons.waiting(app.ledger, limits, [row], who) for who in (None, tenant)]
-    assert told == [
+    reasons = [
+        queue_reasons.waiting(app.ledger, limits, [row], principal) for principal in (None, tenant)
+    ]
+    assert reasons == [
         {"b-2": "1 instances of local are running, its limit"},
         {"b-2": "all places for VMs are taken"},
     ]
@@ -139,9 +141,9 @@ def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path, app: Scr
 
 def test_events_are_there_to_be_read(cli: Cli) -> None:
     build = cli("run", "--", "say", "hello").last[3]
-    told = cli("events", build, "-o", "json").items
-    assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
-    assert {"step_started", "step_ended"} <= {event["kind"] for event in told}
+    events = cli("events", build, "-o", "json").items
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert {"step_started", "step_ended"} <= {event["kind"] for event in events}
     assert cli("events", build).out.decode().splitlines()[0].split() == [
         "SEQ", "TIME", "KIND", "DATA",
     ]  # fmt: skip

@@ -132,11 +132,11 @@ def flood(guest: Guest, name: str, count: int) -> str:
 
 
 def until_it_works(guest: Guest, name: str, tries: int = 20) -> str:
-    for left in reversed(range(tries)):
+    for tries_left in reversed(range(tries)):
         try:
             return guest.tls(name)
         except OSError:
-            if not left:
+            if not tries_left:
                 raise
     raise AssertionError(name)
 
@@ -148,35 +148,35 @@ def tried(attempt: Callable[..., str], *words: Any) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def main(said: dict[str, Any]) -> dict[str, str]:
-    """Return what came of each try. `said`: whom to try it on."""
-    guest = Guest(said["resolver"])
+def main(targets: dict[str, Any]) -> dict[str, str]:
+    """Return what came of each try. `targets`: whom to try it on."""
+    guest = Guest(targets["resolver"])
     get = "GET / HTTP/1.1\r\nHost: {}\r\n\r\n"
-    good, web = said["good"], said["web"]
+    good, web = targets["good"], targets["web"]
     found = {
         "tls": tried(guest.tls, good),
-        "tls below a wildcard": tried(guest.tls, said["below"], 8443),
+        "tls below a wildcard": tried(guest.tls, targets["below"], 8443),
         "tls at another port": tried(guest.tls, good, 8443),
-        "hello in pieces": tried(guest.raw, good, said["hello"], 443, 5),
-        "hello in records": tried(guest.raw, good, said["records"]),
-        "encrypted hello": tried(guest.raw, good, said["encrypted"]),
+        "hello in pieces": tried(guest.raw, good, targets["hello"], 443, 5),
+        "hello in records": tried(guest.raw, good, targets["records"]),
+        "encrypted hello": tried(guest.raw, good, targets["encrypted"]),
         "no tls": tried(guest.fetch, good, get.format(good), 443),
         "http": tried(guest.fetch, web, get.format(web)),
-        "http for another": tried(guest.fetch, web, get.format(said["evil"])),
+        "http for another": tried(guest.fetch, web, get.format(targets["evil"])),
         "http for another after": tried(
-            guest.fetch, web, get.format(web) + get.format(said["evil"])
+            guest.fetch, web, get.format(web) + get.format(targets["evil"])
         ),
-        "name of another": tried(guest.ask, said["evil"]),
-        "tunnel": tried(guest.ask, f"secret.bits.{said['evil']}", "", 16),
-        "name without the dot": tried(guest.ask, said["beside"]),
-        "forged name": tried(guest.forged, said["evil"], good),
-        "good name, other address": tried(guest.tls, good, 443, said["internet"]),
-        "private address": tried(guest.tls, said["inside"]),
-        "flood": tried(flood, guest, good, said["flood"]),
+        "name of another": tried(guest.ask, targets["evil"]),
+        "tunnel": tried(guest.ask, f"secret.bits.{targets['evil']}", "", 16),
+        "name without the dot": tried(guest.ask, targets["beside"]),
+        "forged name": tried(guest.forged, targets["evil"], good),
+        "good name, other address": tried(guest.tls, good, 443, targets["internet"]),
+        "private address": tried(guest.tls, targets["inside"]),
+        "flood": tried(flood, guest, good, targets["flood"]),
         "after the flood": tried(until_it_works, guest, good),
     }
     jobs: list[tuple[str, Callable[..., str], tuple[Any, ...]]] = []
-    for address in said["addresses"]:
+    for address in targets["addresses"]:
         jobs += [(f"tcp {address} {n}", tcp, (address, n)) for n in (22, 80, 443, 8000)]
         jobs += [(f"udp {address} {n}", udp, (address, n)) for n in (53, 443, 8000)]
         jobs.append((f"asked {address}", guest.ask, (good, address)))

@@ -52,7 +52,7 @@ PLACES = {
 }
 
 
-def said(resolver: str, addresses: list[str], *, flood: int) -> dict[str, Any]:
+def targets_of(resolver: str, addresses: list[str], *, flood: int) -> dict[str, Any]:
     """What the probe is told."""
     good = "good.example.org"
     message = real(good)[5:]
@@ -73,7 +73,7 @@ def said(resolver: str, addresses: list[str], *, flood: int) -> dict[str, Any]:
     }
 
 
-def resolve(asked: list[str]) -> None:
+def resolve(queried: list[str]) -> None:
     """Answer at `RESOLVER`, and note who was asked for."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind((RESOLVER, 53))
@@ -86,8 +86,8 @@ def resolve(asked: list[str]) -> None:
             while at < end:
                 labels.append(question[at + 1 : at + 1 + question[at]].decode())
                 at += 1 + question[at]
-            asked.append(".".join(labels))
-            found = PLACES.get(asked[-1], [INTERNET])
+            queried.append(".".join(labels))
+            found = PLACES.get(queried[-1], [INTERNET])
             reply = question[:2] + b"\x81\x80\0\1" + len(found).to_bytes(2) + bytes(4)
             reply += question[12 : end + 5]
             for place in found:
@@ -100,25 +100,25 @@ def resolve(asked: list[str]) -> None:
 def internet(pem: Path) -> Callable[[], list[str]]:
     """Serve all addresses from a child. Returns what tells the names that were asked for."""
     ready, done = os.pipe()
-    wish, wanted = os.pipe()
+    request_end, wanted = os.pipe()
     if os.fork() == 0:
         syscalls.die_with_parent()
-        asked: list[str] = []
+        queried: list[str] = []
         named_servers.serve(pem, TOKEN)
-        resolve(asked)
+        resolve(queried)
         os.write(done, b"1")
-        os.read(wish, 1)
-        os.write(done, json.dumps(asked).encode())
-        os.read(wish, 1)
+        os.read(request_end, 1)
+        os.write(done, json.dumps(queried).encode())
+        os.read(request_end, 1)
         os._exit(0)
     os.read(ready, 1)
 
-    def told() -> list[str]:
+    def queried_names() -> list[str]:
         os.write(wanted, b"1")
         found: list[str] = json.loads(os.read(ready, 1 << 16))
         return found
 
-    return told
+    return queried_names
 
 
 def guarded(run: Callable[[], object]) -> NoReturn:
@@ -168,7 +168,7 @@ def main(pem: Path) -> None:
     syscalls.loopback_up()
     for address in (INTERNET, RESOLVER, HOST, PRIVATE, METADATA, WIRE_SERVER):
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-    told = internet(pem)
+    told_names = internet(pem)
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")
     assert nft
     network.load(nft, network.rules(resolver=RESOLVER, host=[f"{HOST}/32"]))
@@ -181,8 +181,8 @@ def main(pem: Path) -> None:
     proxy = process.start(spec, nft, guarded)
     addresses = [INTERNET, RESOLVER, HOST, PRIVATE, METADATA, WIRE_SERVER, "127.0.0.1"]
     addresses.append(network.PROXY)
-    asked = said(network.PROXY, addresses, flood=600)
-    found = allow_probe.main(asked)
+    targets = targets_of(network.PROXY, addresses, flood=600)
+    found = allow_probe.main(targets)
     guest = allow_probe.Guest(network.PROXY)
     for name in ("host", "meta", "wire", "rebound"):
         found[name] = allow_probe.tried(guest.tls, f"{name}.example.org")
@@ -196,7 +196,7 @@ def main(pem: Path) -> None:
                 "found": found,
                 "proxy": status(proxy.pid),
                 "most": most,
-                "asked": told(),
+                "asked": told_names(),
                 "interfaces": [name for _, name in socket.if_nameindex()],
             }
         )

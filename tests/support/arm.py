@@ -106,7 +106,7 @@ class Arm:
 
     def left(self) -> list[str]:
         """Kinds of all parts of VMs that are there, used or not."""
-        return sorted(one["type"].rpartition("/")[2] for one in self.cloud.remaining)
+        return sorted(leftover["type"].rpartition("/")[2] for leftover in self.cloud.remaining)
 
     def close(self) -> None:
         for client in self._open:

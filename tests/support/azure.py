@@ -37,7 +37,7 @@ class Microsoft:
 
     def provider(self, **more: Any) -> AzureProvider:
         """One process's view."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "azure",
             "installation": INSTALLATION,
             "subscription": self.site.subscription,
@@ -49,7 +49,7 @@ class Microsoft:
             "endpoint": self.cloud.url,
         }
         return AzureProvider(
-            AzureOptions(**(said | more)),
+            AzureOptions(**(values | more)),
             buckets=Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep),
             elapsed=self.clock,
             sleep=self.clock.sleep,
@@ -70,7 +70,7 @@ def local_azure() -> Iterator[Microsoft]:
 
 
 def make_order(provider: AzureProvider, spec: Spec | None = None, **more: Any) -> Order:
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "instance": ids.instance_id(),
         "build": ids.build_id(),
         "installation": INSTALLATION,
@@ -82,7 +82,7 @@ def make_order(provider: AzureProvider, spec: Spec | None = None, **more: Any) -
         "user_data": b"#cloud-config\n{}\n",
         "network": Network.NONE,
     }
-    return Order(**(said | more))
+    return Order(**(values | more))
 
 
 def look(provider: AzureProvider, order: Order, ref: Ref | None = None) -> Seen | None:

@@ -59,8 +59,8 @@ class Exchange:
 
     def problems(self) -> list[str]:
         """Return all that the documents do not allow in it."""
-        asked, answered = schemas(self.request)
-        found = list(_told("request", self.request.body, asked))
+        asked_schema, answered = schemas(self.request)
+        found = list(_told("request", self.request.body, asked_schema))
         if self.answer.status >= 400:
             answered = _defined("ErrorResponse", _ANSWERED)
         found += _told("answer", self.answer.body, answered)
@@ -90,8 +90,8 @@ def schemas(request: AzureRequest) -> tuple[Any, Any]:
     """Return what its body must be, and that of its answer. None: nothing is published of it."""
     action, kind = request.action, request.path.kind
     if action in _DEFINED:
-        said, told = _DEFINED[action]
-        return said and _defined(said, _ASKED), _defined(told, _ANSWERED)
+        body_name, answer_name = _DEFINED[action]
+        return body_name and _defined(body_name, _ASKED), _defined(answer_name, _ANSWERED)
     if action in _EXEMPLARY and request.path.provider == "Microsoft.Compute":
         return None, _exemplary(_EXEMPLARY[action])
     if action in _WITHIN:
@@ -102,10 +102,10 @@ def schemas(request: AzureRequest) -> tuple[Any, Any]:
     kind, verb = request.path.child, action.rpartition(".")[2]
     if kind not in kinds() or verb not in _WHOLE:
         return None, None
-    asked, answered = _resource(kind, _ASKED), _resource(kind, _ANSWERED)
+    asked_schema, answered = _resource(kind, _ASKED), _resource(kind, _ANSWERED)
     if verb == "patch":
-        asked = {**asked, "required": []}  # what it leaves out stays
-    return asked, _listed(answered) if verb.startswith("list") else answered
+        asked_schema = {**asked_schema, "required": []}  # what it leaves out stays
+    return asked_schema, _listed(answered) if verb.startswith("list") else answered
 
 
 # --- the documents -------------------------------------------------------------------------------
@@ -114,11 +114,11 @@ def schemas(request: AzureRequest) -> tuple[Any, Any]:
 @cache
 def _types(hidden: str) -> Any:
     """Return the types; in requests, with what the version that the driver asks for has more."""
-    known = json.loads((_DATA / "types.json").read_text())
+    types = json.loads((_DATA / "types.json").read_text())
     more = _openapi()["newer"] if hidden == _ASKED else {}
-    for name, schema in known["$defs"].items():
+    for name, schema in types["$defs"].items():
         schema["properties"].update(more.get(name.partition(".")[0], {}))
-    return _seen(known, hidden)
+    return _seen(types, hidden)
 
 
 @cache
@@ -133,8 +133,8 @@ def kinds() -> dict[str, str]:
 
 
 def _resource(kind: str, hidden: str) -> Any:
-    known = _types(hidden)
-    return {**known["resources"][f"{kind}@{kinds()[kind]}"], "$defs": known["$defs"]}
+    types = _types(hidden)
+    return {**types["resources"][f"{kind}@{kinds()[kind]}"], "$defs": types["$defs"]}
 
 
 def _defined(name: str, hidden: str) -> Any:
@@ -150,8 +150,8 @@ def _step(schema: Any, name: str) -> Any:
 
 def _listed(schema: Any) -> Any:
     item = {key: part for key, part in schema.items() if key != "$defs"}
-    known = {"value": {"type": "array", "items": item}, "nextLink": {"type": "string"}}
-    page = {"type": "object", "properties": known, "required": ["value"]}
+    properties = {"value": {"type": "array", "items": item}, "nextLink": {"type": "string"}}
+    page = {"type": "object", "properties": properties, "required": ["value"]}
     return {**page, "additionalProperties": False, "$defs": schema["$defs"]}
 
 
@@ -162,8 +162,8 @@ def _exemplary(name: str) -> Any:
 def _like(example: Any) -> Any:
     """A schema of what has an example's fields, or some of them, with its types of JSON."""
     if isinstance(example, dict):
-        known = {key: _like(part) for key, part in example.items()}
-        return {"type": "object", "properties": known, "additionalProperties": False}
+        properties = {key: _like(part) for key, part in example.items()}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
     if isinstance(example, list):
         return {"type": "array", "items": _like(example[0])}
     return {"type": {str: "string", bool: "boolean"}.get(type(example), "number")}
@@ -189,14 +189,14 @@ def _told(where: str, body: bytes, schema: Any) -> Iterator[str]:
     if not body or not schema:
         return
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         yield f"{where}: no JSON"
         return
-    for error in Draft202012Validator(schema).iter_errors(said):
+    for error in Draft202012Validator(schema).iter_errors(document):
         yield f"{where} {error.json_path}: {error.message[:200]}"
 
 
 def problems(exchanges: list[Exchange]) -> list[str]:
     """Return what is wrong in them, each thing once."""
-    return list(dict.fromkeys(one for exchange in exchanges for one in exchange.problems()))
+    return list(dict.fromkeys(problem for exchange in exchanges for problem in exchange.problems()))

@@ -44,10 +44,10 @@ class Visitor:
         self.context = browser.new_context(**options)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
-        self.asked: set[str] = set()
+        self.hosts: set[str] = set()
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda message: self._note(message.type, message.text))
-        self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
+        self.page.on("request", lambda request: self.hosts.add(_netloc(request.url)))
         self.page.goto(f"{url}/")
         self.page.fill("input[name=token]", token)
         self.page.click("button")
@@ -66,4 +66,4 @@ class Visitor:
     def close(self) -> None:
         self.context.close()
         assert self.wrong == []
-        assert self.asked <= {self._server, ""}, "no request leaves the server"
+        assert self.hosts <= {self._server, ""}, "no request leaves the server"

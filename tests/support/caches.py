@@ -11,13 +11,13 @@ RULE = CacheRule(key="k", path="/cache", fallback=("k", "%"))
 def save(
     ledger: Ledger, name: str, scope: CacheScope, rule: CacheRule = RULE, **options: float
 ) -> bool:
-    said = {"now": 1.0, "size": 10, "most": 100, **options}
-    one = StoredObject(
-        name=name, kind=ObjectKind.CACHE, digest="d", size=int(said["size"]), created_at=1.0,
+    values = {"now": 1.0, "size": 10, "most": 100, **options}
+    stored = StoredObject(
+        name=name, kind=ObjectKind.CACHE, digest="d", size=int(values["size"]), created_at=1.0,
         tenant=scope.tenant,
     )  # fmt: skip
-    ledger.objects.begin(one)
+    ledger.objects.begin(stored)
     return ledger.caches.save(
-        one, rule, scope=scope, build="b-1", now=said["now"], most=int(said["most"]),
-        total=int(said["total"]) if "total" in said else None,
+        stored, rule, scope=scope, build="b-1", now=values["now"], most=int(values["most"]),
+        total=int(values["total"]) if "total" in values else None,
     )  # fmt: skip

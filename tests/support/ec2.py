@@ -73,7 +73,7 @@ class Amazon:
 
     def provider(self, **more: Any) -> Ec2Provider:
         """One process's view."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "aws",
             "installation": INSTALLATION,
             "region": REGION,
@@ -84,7 +84,7 @@ class Amazon:
             "endpoint_url": self.cloud.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self._wait)
-        return Ec2Provider(Ec2Options(**(said | more)), buckets=buckets, elapsed=self.clock)
+        return Ec2Provider(Ec2Options(**(values | more)), buckets=buckets, elapsed=self.clock)
 
     def _wait(self, seconds: float) -> None:
         self.waited.append(seconds)

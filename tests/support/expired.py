@@ -20,9 +20,9 @@ GRACE: Final = 480.0
 
 def tagged(aws: Amazon, late: float = GRACE + 1, **more: str) -> dict[str, str]:
     """The tags of something that is so many seconds past its deadline."""
-    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
-    said.setdefault("expires_at", str(int(aws.cloud.now() - late)))
-    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in said.items()}
+    values = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
+    values.setdefault("expires_at", str(int(aws.cloud.now() - late)))
+    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in values.items()}
 
 
 @functools.lru_cache(maxsize=4)

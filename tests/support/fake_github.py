@@ -78,7 +78,7 @@ class FakeGithub(GithubAnswers):
     def finish(self, job: Job, result: str = "succeeded") -> None:
         """Its runner is done with it."""
         with self._lock:
-            (runner,) = (one for one in self.runners.values() if one.job is job)
+            (runner,) = (runner for runner in self.runners.values() if runner.job is job)
             job.state, job.result = "completed", result
             runner.job, runner.done = None, True
             self._tell(
@@ -108,4 +108,4 @@ class FakeGithub(GithubAnswers):
         self._admin_epoch += 1
 
     def paths(self, word: str) -> list[Asked]:
-        return [one for one in self.asked if word in one.path]
+        return [request for request in self.asked if word in request.path]

@@ -64,7 +64,7 @@ class Packer:
     def runs(self) -> list[dict[str, Any]]:
         return [noted for noted in self._noted if "argv" in noted]
 
-    def told(self, name: str) -> bool:
+    def received_signal(self, name: str) -> bool:
         """Did this signal reach one that is stuck?"""
         return any(noted.get("signal") == name for noted in self._noted)
 
@@ -157,7 +157,7 @@ def run(cloud: Any, mode: str) -> int:
             tell("ui", "error", f"==> {SOURCE}: E: Unable to locate package nosuch, sorry")
             error = "Script exited with non-zero exit status: 100. Allowed exit codes are: [0]"
         else:
-            cloud.asked()
+            cloud.capture()
             if mode in ("waits", "leaves"):
                 say("Waiting for it to become ready...")
                 note({"waits": True})
@@ -192,14 +192,14 @@ class Ec2:
     def __init__(self, variables: dict[str, Any]) -> None:
         import boto3
 
-        self.said = variables
+        self.variables = variables
         self.region = variables["aws_region"]
         self.api = boto3.client("ec2", region_name=self.region)
         self.vm = self.ami = ""
 
     def _tags(self, *kinds: str) -> dict[str, Any]:
-        said = {} if os.environ.get(UNTAGGED) else self.said["run_tags"]
-        tags = [{"Key": k, "Value": v} for k, v in ({"Name": "Packer Builder"} | said).items()]
+        run_tags = {} if os.environ.get(UNTAGGED) else self.variables["run_tags"]
+        tags = [{"Key": k, "Value": v} for k, v in ({"Name": "Packer Builder"} | run_tags).items()]
         return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds]}
 
     def builder(self, undo: list[Callable[[], None]]) -> None:
@@ -207,7 +207,7 @@ class Ec2:
         say(f"Creating temporary keypair: {name}")
         self.api.create_key_pair(KeyName=name, KeyType="ed25519", **self._tags("key-pair"))
         undo.append(lambda: self.api.delete_key_pair(KeyName=name))
-        group = self.said.get("aws_security_group_id")
+        group = self.variables.get("aws_security_group_id")
         if not group:
             say(f"Creating temporary security group for this instance: {name}")
             vpc = self.api.describe_vpcs()["Vpcs"][0]["VpcId"]
@@ -218,27 +218,27 @@ class Ec2:
             undo.append(lambda: self.api.delete_security_group(GroupId=group))
         say("Launching a source AWS instance...")
         base = self.api.describe_images(Owners=["self"])["Images"][0]["ImageId"]
-        subnet = self.said.get("aws_subnet_id")
+        subnet = self.variables.get("aws_subnet_id")
         placed = {"SubnetId": subnet} if subnet else {}
         (made,) = self.api.run_instances(
             MinCount=1, MaxCount=1, ImageId=base, KeyName=name, SecurityGroupIds=[group],
-            InstanceType=self.said["aws_instance_type"], **placed,
-            UserData=Path(self.said["user_data_file"]).read_text(),
+            InstanceType=self.variables["aws_instance_type"], **placed,
+            UserData=Path(self.variables["user_data_file"]).read_text(),
             InstanceInitiatedShutdownBehavior="terminate", **self._tags("instance", "volume"),
         )["Instances"]  # fmt: skip
         self.vm = made["InstanceId"]
         undo.append(lambda: self.api.terminate_instances(InstanceIds=[self.vm]))
 
-    def asked(self) -> None:
+    def capture(self) -> None:
         say("Creating the AMI")
-        made = self.api.create_image(InstanceId=self.vm, Name=self.said["image_name"])
+        made = self.api.create_image(InstanceId=self.vm, Name=self.variables["image_name"])
         self.ami = made["ImageId"]
 
     def image(self) -> str:
         image = self.ami
         (found,) = self.api.describe_images(ImageIds=[image])["Images"]
         snapshots = [m["Ebs"]["SnapshotId"] for m in found["BlockDeviceMappings"]]
-        tags = [{"Key": k, "Value": v} for k, v in self.said["image_tags"].items()]
+        tags = [{"Key": k, "Value": v} for k, v in self.variables["image_tags"].items()]
         self.api.create_tags(Resources=[image, *snapshots], Tags=tags)
         return f"{self.region}:{image}"
 
@@ -251,7 +251,7 @@ class Azure:
         from azure.mgmt.compute import ComputeManagementClient
         from azure.mgmt.network import NetworkManagementClient
 
-        self.said = variables
+        self.variables = variables
         shown: Any = SansIOHTTPPolicy()
         to = {"base_url": os.environ[AZURE], "authentication_policy": shown, "polling_interval": 0}
         account = variables["azure_subscription"]
@@ -269,23 +269,24 @@ class Azure:
         return str(made.id)
 
     def builder(self, undo: list[Callable[[], None]]) -> None:
-        said = self.said
-        gallery = said.get("azure_gallery")
+        variables = self.variables
+        gallery = variables.get("azure_gallery")
         self.version = gallery and (
-            self.group, gallery, said["azure_gallery_image"], said["azure_gallery_version"]
+            self.group, gallery,
+            variables["azure_gallery_image"], variables["azure_gallery_version"],
         )  # fmt: skip
         if self.version:  # which the plugin looks for before it makes anything
             self.compute.gallery_images.get(*self.version[:3])
             found = self.compute.gallery_image_versions.list_by_gallery_image(*self.version[:3])
-            assert self.version[3] not in [one.name for one in found], "it is there already"
+            assert self.version[3] not in [version.name for version in found], "it is there already"
         say("Deploying deployment template ...")
         network = (
-            f"/subscriptions/{said['azure_subscription']}/resourceGroups"
-            f"/{said['azure_network_resource_group']}/providers/Microsoft.Network"
-            f"/virtualNetworks/{said['azure_virtual_network']}/subnets/{said['azure_subnet']}"
+            f"/subscriptions/{variables['azure_subscription']}/resourceGroups"
+            f"/{variables['azure_network_resource_group']}/providers/Microsoft.Network"
+            f"/virtualNetworks/{variables['azure_virtual_network']}/subnets/{variables['azure_subnet']}"
         )
         address: dict[str, Any] = {"subnet": {"id": network}}
-        if not said["azure_internal_address"]:
+        if not variables["azure_internal_address"]:
             static = {"publicIPAllocationMethod": "Static"}
             public = {"sku": {"name": "Standard"}, "properties": static}
             addresses = self.network.public_ip_addresses
@@ -299,10 +300,10 @@ class Azure:
             "keyData": "ssh-rsa AAAAB3NzaC1yc2EAAAAD",
         }
         base = {"publisher": "Debian", "offer": "debian-13", "sku": "13-gen2", "version": "latest"}
-        user_data = Path(said["user_data_file"]).read_bytes()
-        controller = said["azure_disk_controller"]
+        user_data = Path(variables["user_data_file"]).read_bytes()
+        controller = variables["azure_disk_controller"]
         machine = {
-            "hardwareProfile": {"vmSize": said["azure_vm_size"]},
+            "hardwareProfile": {"vmSize": variables["azure_vm_size"]},
             "storageProfile": {
                 "imageReference": base,
                 "osDisk": {"name": self.name, "createOption": "FromImage"},
@@ -321,7 +322,7 @@ class Azure:
         }
         self.vm = self._put(self.compute.virtual_machines, self.name, {"properties": machine}, undo)
 
-    def asked(self) -> None:
+    def capture(self) -> None:
         say("Powering off machine ...")
         self.compute.virtual_machines.begin_deallocate(self.group, self.name).result()
         say("Generalizing machine ...")
@@ -330,12 +331,12 @@ class Azure:
             return
         say("Capturing image ...")
         source = {"properties": {"sourceVirtualMachine": {"id": self.vm}}}
-        self.made = self._put(self.compute.images, self.said["image_name"], source, [])
+        self.made = self._put(self.compute.images, self.variables["image_name"], source, [])
 
     def _publish(self) -> None:
         """The plugin's step for a gallery without a managed image: of the builder itself."""
         say("Publishing to Shared Image Gallery ...")
-        replicas = self.said["azure_gallery_replicas"]
+        replicas = self.variables["azure_gallery_replicas"]
         version = {
             **self.common,
             "properties": {
@@ -361,7 +362,7 @@ class Gce:
         from google.cloud import compute_v1 as api
         from google.oauth2.credentials import Credentials
 
-        self.said = variables
+        self.variables = variables
         options = {"api_endpoint": variables["gce_endpoint"].removesuffix("/compute/v1/")}
         shown = Credentials(variables["gce_access_token"])
         made = {"credentials": shown, "client_options": options}
@@ -371,26 +372,28 @@ class Gce:
         self.where = {"project": variables["gce_project"], "zone": variables["gce_zone"]}
 
     def builder(self, undo: list[Callable[[], None]]) -> None:
-        said, zone = self.said, self.where["zone"]
+        variables, zone = self.variables, self.where["zone"]
         say("Creating instance...")
         untagged = bool(os.environ.get(UNTAGGED))
-        name = f"packer-{uuid.uuid4()}" if untagged else said["gce_instance_name"]
-        disk = name if untagged else said["gce_disk_name"]
-        labels = {} if untagged else said["run_tags"]
+        name = f"packer-{uuid.uuid4()}" if untagged else variables["gce_instance_name"]
+        disk = name if untagged else variables["gce_disk_name"]
+        labels = {} if untagged else variables["run_tags"]
         base = f"projects/{self.where['project']}/global/images/family/vmrunner"
-        kind = f"zones/{zone}/diskTypes/{said['gce_disk_type']}"
+        kind = f"zones/{zone}/diskTypes/{variables['gce_disk_type']}"
         new = {"disk_name": disk, "source_image": base, "disk_type": kind}
-        nic = {k: said[f"gce_{k}"] for k in ("network", "subnetwork") if said.get(f"gce_{k}")}
+        nic = {
+            k: variables[f"gce_{k}"] for k in ("network", "subnetwork") if variables.get(f"gce_{k}")
+        }
         self.vms.insert_unary(
             **self.where,
             instance_resource={
                 "name": name,
                 "labels": labels,
-                "machine_type": f"zones/{zone}/machineTypes/{said['gce_machine_type']}",
+                "machine_type": f"zones/{zone}/machineTypes/{variables['gce_machine_type']}",
                 "disks": [{"boot": True, "auto_delete": False, "initialize_params": new}],
                 "network_interfaces": [nic],
                 "scheduling": {
-                    "max_run_duration": {"seconds": said["max_run_seconds"]},
+                    "max_run_duration": {"seconds": variables["max_run_seconds"]},
                     "instance_termination_action": "DELETE",
                     "automatic_restart": False,
                 },
@@ -405,7 +408,7 @@ class Gce:
             self.vms.delete_unary(**self.where, instance=self.name)
             self.name = ""
 
-    def asked(self) -> None:
+    def capture(self) -> None:
         say("Deleting instance...")
         self._teardown()
         say("Creating image...")
@@ -413,16 +416,16 @@ class Gce:
         self.images.insert_unary(
             project=project,
             image_resource={
-                "name": self.said["image_name"],
-                "family": self.said["gce_image_family"],
-                "labels": self.said["image_tags"],
+                "name": self.variables["image_name"],
+                "family": self.variables["gce_image_family"],
+                "labels": self.variables["image_tags"],
                 "source_disk": f"projects/{project}/zones/{zone}/disks/{self.disk}",
             },
         )
 
     def image(self) -> str:
         """The plugin sets an image's state whatever that is to be, and dies when it may not."""
-        name = str(self.said["image_name"])
+        name = str(self.variables["image_name"])
         try:
             self.images.deprecate_unary(
                 project=self.where["project"], image=name, deprecation_status_resource={}

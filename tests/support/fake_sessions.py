@@ -56,7 +56,7 @@ def make_job(
 ) -> SessionJob:
     """A build of shell lines on an instance at an address; `spec` goes to its BuildSpec."""
     now = time.time()
-    wish = BuildSpec(
+    build_spec = BuildSpec(
         **{
             "steps": tuple(steps or (Step(run=script) for script in scripts)),
             "provider": "local",
@@ -71,7 +71,7 @@ def make_job(
     row = BuildRecord(
         **{
             "id": "b-1",
-            "spec": wish,
+            "spec": build_spec,
             "state": BuildState.BOOTING,
             "created_at": now,
             "state_since": now,

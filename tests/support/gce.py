@@ -70,7 +70,7 @@ class Google:
 
     def body(self, name: str, **more: Any) -> compute_v1.Instance:
         """One VM with a boot disk of its own and an external address."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": name,
             "machine_type": f"zones/{self.zone}/machineTypes/e2-standard-2",
             "disks": [self.boot_disk()],
@@ -83,12 +83,12 @@ class Google:
             ],
             "labels": {"vmrunner-instance": name},
         }
-        return compute_v1.Instance(said | more)
+        return compute_v1.Instance(values | more)
 
     def boot_disk(self, *, labels: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
         new = {"source_image": self.site.family, "labels": labels or {}}
-        said: dict[str, Any] = {"boot": True, "auto_delete": True, "initialize_params": new}
-        return said | more
+        values: dict[str, Any] = {"boot": True, "auto_delete": True, "initialize_params": new}
+        return values | more
 
     def insert(self, name: str, *, request_id: str | None = None, **more: Any) -> Any:
         """The operation's first sight."""
@@ -113,7 +113,7 @@ class Google:
 
     def provider(self, **more: Any) -> GceProvider:
         """One process's view."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "google",
             "installation": INSTALLATION,
             "project": self.project,
@@ -125,7 +125,10 @@ class Google:
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
         return GceProvider(
-            GceOptions(**(said | more)), buckets=buckets, elapsed=self.clock, sleep=self.clock.sleep
+            GceOptions(**(values | more)),
+            buckets=buckets,
+            elapsed=self.clock,
+            sleep=self.clock.sleep,
         )
 
     def close(self) -> None:

@@ -172,9 +172,10 @@ class GithubAnswers:
 
     def _find_set(self, bearer: str, query: Json, *_: Any) -> Answer:
         found = [
-            one
-            for one in self.sets.values()
-            if (one["name"], str(one["runnerGroupId"])) == (query["name"], query["runnerGroupId"])
+            scale_set
+            for scale_set in self.sets.values()
+            if (scale_set["name"], str(scale_set["runnerGroupId"]))
+            == (query["name"], query["runnerGroupId"])
         ]
         return self._refused(bearer) or _listed(found)
 
@@ -205,11 +206,11 @@ class GithubAnswers:
         if refused := self._refused(bearer) or self._unknown(name):
             return refused
         self.sessions = {
-            ident: one
-            for ident, one in self.sessions.items()
-            if one["heard"] > self.now() - SILENCE
+            ident: session
+            for ident, session in self.sessions.items()
+            if session["heard"] > self.now() - SILENCE
         }
-        held = [one for one in self.sessions.values() if one["set"] == int(name)]
+        held = [session for session in self.sessions.values() if session["set"] == int(name)]
         if held:
             kind = "GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, GitHub"
             return Answer(409, {"typeName": kind, "message": f"{held[0]['owner']} has a session"})
@@ -299,8 +300,8 @@ class GithubAnswers:
 
     def _agents(self, bearer: str, query: Json, *_: Any) -> Answer:
         found = self.runner(query["agentName"])
-        known = [] if found is None or not self.shows else [{"id": found.id, "name": found.name}]
-        return self._refused(bearer) or _listed(known)
+        listed = [] if found is None or not self.shows else [{"id": found.id, "name": found.name}]
+        return self._refused(bearer) or _listed(listed)
 
     def _dismiss(self, bearer: str, _q: Json, _b: Any, _h: Any, ident: str) -> Answer:
         if refused := self._refused(bearer):
@@ -319,19 +320,19 @@ class GithubAnswers:
     # --- within ---
 
     def runner(self, name: str) -> FakeRunner | None:
-        return next((one for one in self.runners.values() if one.name == name), None)
+        return next((runner for runner in self.runners.values() if runner.name == name), None)
 
     def statistics(self, scale_set: int) -> Json:
         states = [job.state for job in self.jobs.values() if job.scale_set == scale_set]
-        mine = [one for one in self.runners.values() if one.scale_set == scale_set]
+        mine = [runner for runner in self.runners.values() if runner.scale_set == scale_set]
         return {
             "totalAvailableJobs": states.count("available"),
             "totalAcquiredJobs": states.count("assigned"),
             "totalAssignedJobs": states.count("assigned") + states.count("running"),
             "totalRunningJobs": states.count("running"),
             "totalRegisteredRunners": len(mine),
-            "totalBusyRunners": sum(one.job is not None for one in mine),
-            "totalIdleRunners": sum(one.online and one.job is None for one in mine),
+            "totalBusyRunners": sum(runner.job is not None for runner in mine),
+            "totalIdleRunners": sum(runner.online and runner.job is None for runner in mine),
         }
 
     def _match(self) -> None:

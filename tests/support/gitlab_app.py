@@ -62,8 +62,8 @@ class Box:
         self._root = Path(os.environ["CLOUD_FILE"]).with_name("boxes") / name
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _path(self, said: str) -> Path:
-        return self._root / said.lstrip("/")
+    def _path(self, name: str) -> Path:
+        return self._root / name.lstrip("/")
 
     def write_file(self, path: str, data: Iterable[bytes]) -> None:
         self._check()

@@ -115,15 +115,15 @@ class GitlabRunnerStandIn:
         for _ in range(CONFIG_TRIES):
             code, out = self.call(["config"], env)
             try:
-                said = json.loads(out.splitlines()[0]) if code == 0 else None
+                config = json.loads(out.splitlines()[0]) if code == 0 else None
             except (ValueError, IndexError):
-                said = None
-            if said is not None:
+                config = None
+            if config is not None:
                 break
         else:
             raise _SystemFailure
-        assert isinstance(said["builds_dir"], str)
-        env.update({key: str(value) for key, value in said.get("job_env", {}).items()})
+        assert isinstance(config["builds_dir"], str)
+        env.update({key: str(value) for key, value in config.get("job_env", {}).items()})
         for _ in range(PREPARE_TRIES):  # 3 s apart, there
             before("prepare")
             verdict.stages.append("prepare")
@@ -164,10 +164,10 @@ class GitlabRunnerStandIn:
         tries = int(env.get(f"CUSTOM_ENV_{stage.upper()}_ATTEMPTS", "1"))
         script = Path(env["TMPDIR"]) / "script.sh"
         script.write_text(scripts[stage])
-        told = Path(env["BUILD_EXIT_CODE_FILE"])
+        code_file = Path(env["BUILD_EXIT_CODE_FILE"])
         for _ in range(tries):
             before(stage)
-            told.unlink(missing_ok=True)
+            code_file.unlink(missing_ok=True)
             verdict.stages.append(stage)
             code, out = self.call(["run", str(script), stage], env)
             verdict.trace += out
@@ -175,7 +175,7 @@ class GitlabRunnerStandIn:
                 return True
             if code == BUILD_FAILURE:
                 verdict.status = "script_failure"
-                verdict.exit_code = int(told.read_text()) if told.exists() else 1
+                verdict.exit_code = int(code_file.read_text()) if code_file.exists() else 1
                 return False
             if code != SYSTEM_FAILURE:
                 raise AssertionError(f"{stage} left with {code}, which the runner does not know")

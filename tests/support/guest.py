@@ -310,21 +310,21 @@ class Dockerd:
         self.created.clear()
         return 204, None
 
-    def _create(self, wish: Mapping[str, Any]) -> tuple[int, Any]:
+    def _create(self, request: Mapping[str, Any]) -> tuple[int, Any]:
         if self.created:
             return 409, {"message": "Conflict. The container name is already in use"}
-        if _full(wish["Image"]) not in self.images:
-            return 404, {"message": f"No such image: {wish['Image']}"}
-        runtime = wish["HostConfig"]["Runtime"]
+        if _full(request["Image"]) not in self.images:
+            return 404, {"message": f"No such image: {request['Image']}"}
+        runtime = request["HostConfig"]["Runtime"]
         if runtime not in self.runtimes:
             return 400, {"message": f"unknown or invalid runtime name: {runtime}"}
-        self.created.append(wish)
+        self.created.append(request)
         return 201, {"Id": "c0ffee"}
 
-    def pull(self, wish: dict[str, str], write: Callable[[bytes], object]) -> None:
+    def pull(self, request: dict[str, str], write: Callable[[bytes], object]) -> None:
         """Docker's stream: a status at once, progress, and an error where there is one."""
-        self.pulls.append(wish)
-        image = wish["fromImage"] + (f":{wish['tag']}" if "tag" in wish else "")
+        self.pulls.append(request)
+        image = request["fromImage"] + (f":{request['tag']}" if "tag" in request else "")
         status, error = self.pull_errors.pop(0) if self.pull_errors else (200, "")
         if not error and image in self.accounts:
             status, error = refusal(image, self.accounts[image], self.logins)
@@ -349,8 +349,8 @@ class Dockerd:
     def _start(self) -> tuple[int, Any]:
         if self.start_error:
             return self.start_error[0], {"message": self.start_error[1]}
-        wish = self.created[-1]
-        work, box = (bind.split(":")[0] for bind in wish["HostConfig"]["Binds"][:2])
+        request = self.created[-1]
+        work, box = (bind.split(":")[0] for bind in request["HostConfig"]["Binds"][:2])
         self.process = subprocess.Popen(
             ["/bin/sh", f"{box}/driver.sh"],
             cwd=work,

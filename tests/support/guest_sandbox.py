@@ -67,7 +67,7 @@ class Sandbox:
 class Ran:
     def __init__(self, frames: bytes, stdout: int = 0, stderr: int = 0) -> None:
         found = list(CommandDecoder(stdout, stderr).feed(frames))
-        self.end = next(one for one in found if isinstance(one, CommandEnd))
+        self.end = next(outcome for outcome in found if isinstance(outcome, CommandEnd))
         self.out, self.err = (
             b"".join(f.data for f in found if isinstance(f, OutputFrame) and f.stream is stream)
             for stream in (StreamName.STDOUT, StreamName.STDERR)

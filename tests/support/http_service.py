@@ -86,8 +86,8 @@ class Service:
 def service(
     root: Path, *, everybody: Principal | None = None, **settings: Any
 ) -> Iterator[Service]:
-    said = {"providers": PROVIDERS, **settings}
-    found = Service(root, everybody, Settings.model_validate(said))
+    values = {"providers": PROVIDERS, **settings}
+    found = Service(root, everybody, Settings.model_validate(values))
     try:
         yield found
     finally:

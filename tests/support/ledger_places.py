@@ -32,8 +32,8 @@ class Place:
         self.url, self.root, self.key = url, root, key
         self.paths = Paths(data=root / "data", cache=root / "cache")
         self.paths.data.mkdir(exist_ok=True)
-        said = {"database": {"url": url}, "secret_key": key, **settings}
-        self.settings = Settings.model_validate(said)
+        values = {"database": {"url": url}, "secret_key": key, **settings}
+        self.settings = Settings.model_validate(values)
         self.store = Breaking(open_store(f"file://{root}/store"))
         self._ledger: Ledger | None = None
 
@@ -71,9 +71,9 @@ class Place:
         """The stored artifacts of a build that ended."""
         file = self.root / "file"
         file.write_bytes(build.encode())
-        one = put(
+        stored = put(
             self.ledger, self.store, ObjectKind.ARTIFACTS, file, digest=digest_of(file), now=NOW,
             build=build, attempt=1, epoch=1,
         )  # fmt: skip
-        assert not conclude or self.ledger.objects.conclude(one, epoch=1)
-        return one.name
+        assert not conclude or self.ledger.objects.conclude(stored, epoch=1)
+        return stored.name

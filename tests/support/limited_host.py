@@ -240,26 +240,26 @@ def main(thing: str, root: Path, url: str) -> dict[str, Any]:
     host = Host(root, url or f"sqlite:///{root}/ledger.db")
     host.thread.start()
     until(lambda: host.began > 0)
-    told: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     for _ in range(BUILDS):
         host.submit()
     with limited(thing, root, url):
-        told["bitten"] = until(host.is_bitten)
-        told["killed"] = until(host.overdue())
+        outcomes["bitten"] = until(host.is_bitten)
+        outcomes["killed"] = until(host.overdue())
         # Once more, when whatever was kept for this is used up.
-        told["killed again"] = until(host.overdue())
-        told["troubles"] = [*host.troubles.texts, *Session.refused][:10]
-    told["running"] = until(lambda: host.states() == {"running": BUILDS})
+        outcomes["killed again"] = until(host.overdue())
+        outcomes["troubles"] = [*host.troubles.texts, *Session.refused][:10]
+    outcomes["running"] = until(lambda: host.states() == {"running": BUILDS})
     Session.may_end.set()
-    told["finished"] = until(lambda: host.states() == {"finished": BUILDS})
-    told["results"] = Counter(str(build.result) for build in host.ledger.builds.list())
+    outcomes["finished"] = until(lambda: host.states() == {"finished": BUILDS})
+    outcomes["results"] = Counter(str(build.result) for build in host.ledger.builds.list())
     gone = InstanceState.GONE
-    told["gone"] = until(lambda: all(row.state is gone for row in host.ledger.instances.list()))
-    told["alive"] = sum(thing.alive for thing in host.cloud.things())
+    outcomes["gone"] = until(lambda: all(row.state is gone for row in host.ledger.instances.list()))
+    outcomes["alive"] = sum(thing.alive for thing in host.cloud.things())
     host.daemon.stop()
     host.thread.join(PATIENCE)
-    told["stopped"] = not host.thread.is_alive()
-    return told
+    outcomes["stopped"] = not host.thread.is_alive()
+    return outcomes
 
 
 if __name__ == "__main__":

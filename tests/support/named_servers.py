@@ -46,11 +46,11 @@ def serve(pem: Path, token: str) -> None:
     context.load_cert_chain(pem)
 
     def over_tls(sock: socket.socket) -> None:
-        asked: list[str] = []
-        context.sni_callback = lambda _, name, __: asked.append(name or "")
+        names: list[str] = []
+        context.sni_callback = lambda _, name, __: names.append(name or "")
         with context.wrap_socket(sock, server_side=True) as secured:
             secured.recv(1)
-            secured.sendall(f"{token} {sock_name(secured)} {asked[-1]}".encode())
+            secured.sendall(f"{token} {sock_name(secured)} {names[-1]}".encode())
 
     def in_the_clear(sock: socket.socket) -> None:
         head = sock.recv(8192).decode(errors="replace")

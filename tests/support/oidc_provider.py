@@ -82,9 +82,9 @@ class OidcProvider:
         }
 
     def keys(self) -> dict[str, Any]:
-        one = jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True)
-        two = jwt.algorithms.ECAlgorithm.to_jwk(EC.public_key(), as_dict=True)
-        return {"keys": [{**one, "kid": "one"}, {**two, "kid": "two"}]}
+        rsa_key = jwt.algorithms.RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True)
+        ec_key = jwt.algorithms.ECAlgorithm.to_jwk(EC.public_key(), as_dict=True)
+        return {"keys": [{**rsa_key, "kid": "one"}, {**ec_key, "kid": "two"}]}
 
     def authorized(self, query: dict[str, str]) -> str:
         """Where the browser of a person who is logged in here goes: back, with a code."""
@@ -99,7 +99,7 @@ class OidcProvider:
 
     def token(self, form: dict[str, str], basic: str) -> tuple[int, dict[str, Any]]:
         """Answer a request for a token. A code counts once."""
-        asked = self.codes.pop(form.get("code", ""), None)
+        request = self.codes.pop(form.get("code", ""), None)
         shown = base64.b64decode(basic.partition(" ")[2]).decode()
         name, _, secret = (unquote_plus(word) for word in shown.partition(":"))
         if "token_endpoint_auth_methods_supported" in self.document:
@@ -108,20 +108,24 @@ class OidcProvider:
         made = base64.urlsafe_b64encode(challenge).decode().rstrip("=")
         if (name, secret) != (CLIENT, self.secret):
             self.faults.append("invalid_client")
-        elif asked is None or (form["grant_type"], form["redirect_uri"], made) != (
-            "authorization_code", asked["redirect_uri"], asked["code_challenge"],
+        elif request is None or (form["grant_type"], form["redirect_uri"], made) != (
+            "authorization_code", request["redirect_uri"], request["code_challenge"],
         ):  # fmt: skip
             self.faults.append("invalid_grant")
         else:
-            token = {"access_token": "x", "token_type": "Bearer", "id_token": self.identity(asked)}
+            token = {
+                "access_token": "x",
+                "token_type": "Bearer",
+                "id_token": self.identity(request),
+            }
             return 200, token
         return 400, {"error": self.faults[-1]}
 
-    def identity(self, asked: dict[str, str]) -> str:
+    def identity(self, request: dict[str, str]) -> str:
         """An identity token, as it should be but for what a test forges."""
         now = int(time.time())
         claims = {
-            "iss": self.url, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": asked["nonce"],
+            "iss": self.url, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": request["nonce"],
             **self.person, **self.forged,
         }  # fmt: skip
         for name in {"exp", "iat", "nbf"} & self.forged.keys():

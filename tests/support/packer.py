@@ -160,8 +160,8 @@ def complaints(texts: Mapping[str, str]) -> list[str]:
     merged = _merge(texts)
     sources = {
         kind: body
-        for one in merged["source"]
-        for kind, named in one.items()
+        for source in merged["source"]
+        for kind, named in source.items()
         for body in named.values()
     }
     found = [f"sources: {sorted(sources)}"] if sorted(sources) != sorted(SOURCES) else []
@@ -211,9 +211,9 @@ def _parsed(text: str) -> dict[str, list[Any]]:
 def plain(value: Any) -> Any:
     """Without the marks and quotes of the parser's; an expression stays `${…}`."""
     if isinstance(value, dict):
-        return {plain(key): plain(one) for key, one in value.items() if not key.startswith("__")}
+        return {plain(key): plain(item) for key, item in value.items() if not key.startswith("__")}
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, str) and value.startswith('"'):
         return value[1:-1].replace('\\"', '"')
     return value
@@ -221,10 +221,10 @@ def plain(value: Any) -> Any:
 
 def _pins(merged: Mapping[str, list[Any]]) -> Iterator[str]:
     plugins = {
-        one["source"]: one["version"]
+        plugin["source"]: plugin["version"]
         for block in merged["packer"]
         for listed in block["required_plugins"]
-        for one in listed.values()
+        for plugin in listed.values()
     }
     for source, version in versions().items():
         if plugins.get(source) != f"= {version}":
@@ -238,8 +238,8 @@ def _unknown(where: str, body: Mapping[str, Any]) -> Iterator[str]:
         if kind is None:
             yield f"{where}.{name}: not an option"
         elif kind == "block":
-            for one in value:
-                yield from _unknown(f"{where}.{name}", one)
+            for block in value:
+                yield from _unknown(f"{where}.{name}", block)
         elif not (_expression(value) or _fits(kind, value)):
             yield f"{where}.{name}: {value!r} is not a {kind}"
 
@@ -276,7 +276,7 @@ def _required(sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _variables(merged: Mapping[str, list[Any]], text: str) -> Iterator[str]:
-    variables = {name: body for one in merged["variable"] for name, body in one.items()}
+    variables = {name: body for declared in merged["variable"] for name, body in declared.items()}
     used = set(re.findall(r"\bvar\.(\w+)", text))
     for name in sorted(used - set(variables)):
         yield f"variable {name}: used, not declared"
@@ -308,12 +308,12 @@ def _build(merged: Mapping[str, list[Any]]) -> Iterator[str]:
     if "name" in build:
         yield "build: a name: vmrunner says -only=SOURCE, which would then be -only=NAME.SOURCE"
     builder = sorted(path.name for path in (PACKER / "scripts").glob("*.sh"))
-    (listed,) = [one["scripts"] for one in merged["locals"] if "scripts" in one]
+    (listed,) = [local["scripts"] for local in merged["locals"] if "scripts" in local]
     if listed != builder:
         yield f"local.scripts: {listed} instead of the local builder's {builder}"
     ran = []
-    for one in build["provisioner"]:
-        for kind, body in one.items():
+    for provisioner in build["provisioner"]:
+        for kind, body in provisioner.items():
             yield from _sources(body)
             options = {name: value for name, value in body.items() if name not in _META}
             yield from _unknown(kind, options)

@@ -63,11 +63,11 @@ def pair() -> Iterator[PostgresPair]:
     """The standby follows, and commits do not wait for it."""
     bin_ = programs()
     with ExitStack() as stack:
-        (one, prefix), (two, _) = (stack.enter_context(home_of_server()) for _ in range(2))
+        (first, prefix), (second, _) = (stack.enter_context(home_of_server()) for _ in range(2))
         ports = (free_port(), free_port())
         subprocess.run(
-            [*prefix, bin_ / "initdb", "-D", one / "data", "-U", USER, "-A", "trust", "--no-sync"],
-            check=True, capture_output=True, cwd=one,
+            [*prefix, bin_ / "initdb", "-D", first / "data", "-U", USER, "-Atrust", "--no-sync"],
+            check=True, capture_output=True, cwd=first,
         )  # fmt: skip
 
         def start(home: Path, port: int) -> subprocess.Popen[bytes]:
@@ -78,15 +78,15 @@ def pair() -> Iterator[PostgresPair]:
             url = f"postgresql://{USER}@127.0.0.1:{port}/postgres"
             return stack.enter_context(serving(command, home, url))
 
-        primary = start(one, ports[0])
+        primary = start(first, ports[0])
         subprocess.run(
             [
-                *prefix, bin_ / "pg_basebackup", "-D", two / "data", "-R", "-c", "fast", "-N",
+                *prefix, bin_ / "pg_basebackup", "-D", second / "data", "-R", "-c", "fast", "-N",
                 "-h", "127.0.0.1", "-p", str(ports[0]), "-U", USER,
             ],
-            check=True, capture_output=True, cwd=two,
+            check=True, capture_output=True, cwd=second,
         )  # fmt: skip
-        start(two, ports[1])
+        start(second, ports[1])
         found = PostgresPair(ports, primary)
         found.tell(0, f"CREATE DATABASE {_NAME}")
         follows = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"

@@ -12,5 +12,5 @@ def refusal(image: str, wanted: Mapping[str, str], logins: Sequence[str]) -> tup
     login = json.loads(base64.urlsafe_b64decode(logins[-1])) if logins else {}
     if login.items() >= wanted.items():
         return 200, ""
-    said = login.get("password", "nothing")
-    return 404, f"pull access denied for {image}: {said} is no login"
+    password = login.get("password", "nothing")
+    return 404, f"pull access denied for {image}: {password} is no login"

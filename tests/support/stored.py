@@ -62,7 +62,7 @@ class Breaking:
 
     def names(self) -> list[str]:
         """Return what lies in it."""
-        return sorted(one.name for one in self.inner.list(""))
+        return sorted(stored.name for stored in self.inner.list(""))
 
 
 def plain_ledger(directory: Path) -> Ledger:

@@ -38,13 +38,13 @@ class WebService:
                         body += self.rfile.read(size)
                         self.rfile.readline()
                     self.rfile.readline()
-                said = {
+                document = {
                     "method": self.command, "path": self.path, "body": len(body),
                     "headers": {name.lower(): value for name, value in self.headers.items()},
                 }  # fmt: skip
-                service.requests.append(said)
+                service.requests.append(document)
                 path = self.path.partition("?")[0]
-                plain = (200, [("Content-Type", "application/json")], json.dumps(said).encode())
+                plain = (200, [("Content-Type", "application/json")], json.dumps(document).encode())
                 status, headers, content = service.answers.get(path, plain)
                 self.send_response(status)
                 for name, value in headers:

@@ -105,8 +105,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def named(ledger: Ledger, name: str = "chat", **options: Any) -> None:
-    said = {"events": frozenset(NotifyEvent), "match": {}, **options}
-    ledger.outbox.declare([NotifyEndpoint(name=name, **said)], time.time())
+    values = {"events": frozenset(NotifyEvent), "match": {}, **options}
+    ledger.outbox.declare([NotifyEndpoint(name=name, **values)], time.time())
 
 
 def sender(
@@ -125,4 +125,4 @@ def sender(
 
 def waiting(ledger: Ledger, name: str = "chat") -> list[str]:
     far = time.time() + 10 * outbox.LONGEST_PAUSE  # whatever was put off
-    return [one.subject for one in ledger.outbox.waiting(name, far, 1000)]
+    return [notice.subject for notice in ledger.outbox.waiting(name, far, 1000)]

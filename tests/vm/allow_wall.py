@@ -33,9 +33,9 @@ def main(cache: Path, directory: Path) -> None:
         started = time.monotonic()
         vm.wait_booted()
         booted = time.monotonic()
-        said = allow_world.said(GATEWAYS[1], list(ADDRESSES), flood=300)
+        targets = allow_world.targets_of(GATEWAYS[1], list(ADDRESSES), flood=300)
         source = Path(allow_probe.__file__).read_text()
-        word = shlex.quote(json.dumps(said))
+        word = shlex.quote(json.dumps(targets))
         done = vm.ssh(f"python3 - {word} <<'EOP'\n{source}\nEOP", timeout=240)
         assert done.returncode == 0, done.stderr
         print(

@@ -163,10 +163,10 @@ class Home:
     def assert_nothing_left(self, *, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         late = False  # the last look begins after `seconds`, however long each look takes
-        while (left := self.leftovers()) and not late:
+        while (leftovers := self.leftovers()) and not late:
             late = time.monotonic() > end
             time.sleep(0.5)
-        assert left == [], left
+        assert leftovers == [], leftovers
         audit = self.run("audit", timeout=180)
         assert audit.returncode == 0, text(audit.stdout + audit.stderr)
 

@@ -34,8 +34,8 @@ class LocalAzure(Local):
 
     def ask(self, method: str, path: str, version: str, body: Any = None, **query: str) -> Any:
         """Of a path below the subscription."""
-        said = self.provider
-        url = f"{said['endpoint']}/subscriptions/{said['subscription']}/{path}"
+        provider = self.provider
+        url = f"{provider['endpoint']}/subscriptions/{provider['subscription']}/{path}"
         query["api-version"] = version
         send = partial(requests.request, method, url, json=body, params=query, headers=BEARER)
         while (answer := send(timeout=30)).status_code == requests.codes.too_many_requests:
@@ -49,16 +49,20 @@ class LocalAzure(Local):
 
     def all_of(self, build: str) -> list[str]:
         found = self._in_group(VMS)["value"]
-        return [str(one["name"]) for one in found if one["tags"].get("vmrunner:build") == build]
+        return [
+            str(resource["name"])
+            for resource in found
+            if resource["tags"].get("vmrunner:build") == build
+        ]
 
     def names(self, kind: str) -> list[str]:
-        return [str(one["name"]) for one in self._in_group(kind)["value"]]
+        return [str(resource["name"]) for resource in self._in_group(kind)["value"]]
 
     def state(self, instance: str) -> str:
         if instance not in self.names(VMS):
             return "gone"
         item = self._in_group(VMS, instance, **{"$expand": "instanceView"})
-        codes = [one["code"] for one in item["properties"]["instanceView"]["statuses"]]
+        codes = [status["code"] for status in item["properties"]["instanceView"]["statuses"]]
         states = [code for code in codes if code.startswith("PowerState/")]
         return states[0].partition("/")[2] if states else ""
 
@@ -77,14 +81,14 @@ class LocalAzure(Local):
     def parts(self, instance: str) -> list[str]:
         """Kinds of its disk, interface and address that are there."""
         names = {kind.rpartition("/")[2]: self.names(kind) for kind in PARTS}
-        return [kind for kind, said in names.items() if any(n.startswith(instance) for n in said)]
+        return [kind for kind, found in names.items() if any(n.startswith(instance) for n in found)]
 
     # --- what a test does to it ---
 
     def strike_in(self, instance: str, seconds: float) -> None:
         """The cloud's own deallocation is so soon."""
         at = datetime.fromtimestamp(time.time() + seconds, UTC)
-        said = {
+        values = {
             "schedule": {
                 "deadline": f"{at:%Y-%m-%dT%H:%M:%SZ}",
                 "timezone": "UTC",
@@ -96,8 +100,8 @@ class LocalAzure(Local):
         }
         path = "providers/Microsoft.ComputeSchedule/locations"
         action = f"{path}/{self.provider['location']}/virtualMachinesSubmitDeallocate"
-        told = self.ask("POST", action, SCHEDULES, said)
-        assert not told["results"][0].get("errorCode"), told
+        answer = self.ask("POST", action, SCHEDULES, values)
+        assert not answer["results"][0].get("errorCode"), answer
 
     def expire(self, instance: str, when: int) -> None:
         """By its tag, its deadline was at `when`, epoch seconds."""
@@ -112,6 +116,10 @@ class LocalAzure(Local):
             group=self.provider["resource_group"],
         )
         send = partial(guard.request, headers=BEARER)
-        told = guard.guard(settings, send, now, base=self.provider["endpoint"])
-        assert told["failures"] == []
-        return [str(one["instance"]) for one in told["ended"] if one["kind"] == "instance"]
+        report = guard.guard(settings, send, now, base=self.provider["endpoint"])
+        assert report["failures"] == []
+        return [
+            str(resource["instance"])
+            for resource in report["ended"]
+            if resource["kind"] == "instance"
+        ]

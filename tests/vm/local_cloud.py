@@ -72,8 +72,8 @@ class Local(ABC):
 
     def of(self, build: str) -> str:
         """The name of the one instance that this build ever had."""
-        (one,) = self.all_of(build)
-        return one
+        (reference,) = self.all_of(build)
+        return reference
 
     @abstractmethod
     def all_of(self, build: str) -> list[str]:

@@ -41,12 +41,12 @@ class LocalEc2(Local):
     def all_of(self, build: str) -> list[str]:
         wanted = [{"Name": "tag:vmrunner:build", "Values": [build]}]
         found = self.client.describe_instances(Filters=wanted)["Reservations"]
-        return [str(one["Instances"][0]["InstanceId"]) for one in found]
+        return [str(reservation["Instances"][0]["InstanceId"]) for reservation in found]
 
     def item(self, instance: str) -> dict[str, Any]:
         """What the API says of an instance."""
-        told = self.client.describe_instances(InstanceIds=[instance])
-        found: dict[str, Any] = told["Reservations"][0]["Instances"][0]
+        answer = self.client.describe_instances(InstanceIds=[instance])
+        found: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
         return found
 
     def tags(self, instance: str) -> dict[str, str]:
@@ -75,19 +75,19 @@ class LocalEc2(Local):
         """Those that would end it: group and name."""
         name = self.tags(instance).get("vmrunner:instance", instance)
         found = self.scheduler.list_schedules(NamePrefix=f"{name}.")["Schedules"]
-        return [(one["GroupName"], one["Name"]) for one in found]
+        return [(schedule["GroupName"], schedule["Name"]) for schedule in found]
 
     def fire(self, instance: str, seconds: float) -> None:
         """Put its schedule forward, so that it fires in so many seconds."""
         ((group, name),) = self.schedules(instance)
         at = datetime.fromtimestamp(time.time() + seconds, UTC)
-        known = self.scheduler.get_schedule(GroupName=group, Name=name)
+        current = self.scheduler.get_schedule(GroupName=group, Name=name)
         kept = ("FlexibleTimeWindow", "ScheduleExpressionTimezone", "State", "Target")
         self.scheduler.update_schedule(
             GroupName=group,
             Name=name,
             ScheduleExpression=f"at({at:%Y-%m-%dT%H:%M:%S})",
-            **{key: known[key] for key in kept},
+            **{key: current[key] for key in kept},
         )
 
     def furniture(self, instance: str) -> list[str]:

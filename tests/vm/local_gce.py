@@ -38,7 +38,7 @@ class LocalGce(Local):
 
     def all_of(self, build: str) -> list[str]:
         found = self.listed("instances", f"labels.vmrunner-build={build}")
-        return [str(one["name"]) for one in found]
+        return [str(machine["name"]) for machine in found]
 
     def item(self, instance: str) -> dict[str, Any] | None:
         """What the API says of an instance; None: it is gone."""
@@ -96,13 +96,13 @@ class LocalGce(Local):
         assert "terminationTimestamp" not in item["resourceStatus"]["scheduling"]
 
     def _schedule(self, instance: str, ends: dict[str, str]) -> None:
-        said = {"automaticRestart": False, "onHostMaintenance": "TERMINATE", **ends}
-        self.ask("POST", f"{self.path(instance)}/setScheduling", said)
+        values = {"automaticRestart": False, "onHostMaintenance": "TERMINATE", **ends}
+        self.ask("POST", f"{self.path(instance)}/setScheduling", values)
 
     def expire(self, instance: str, when: int) -> None:
         """By its label, its deadline was at `when`, epoch seconds."""
         item = self.item(instance)
         assert item is not None
         labels = {**item["labels"], "vmrunner-expires-at": str(when)}
-        said = {"labels": labels, "labelFingerprint": item["labelFingerprint"]}
-        self.ask("POST", f"{self.path(instance)}/setLabels", said)
+        values = {"labels": labels, "labelFingerprint": item["labelFingerprint"]}
+        self.ask("POST", f"{self.path(instance)}/setLabels", values)

@@ -141,9 +141,9 @@ class Machine:
     def qemu(self) -> int:
         """The process, as this host counts."""
         (pid,) = (
-            who.pid
-            for who, name in processes.marked(self.provider._mark)
-            if self.order.instance in name and b"-m\0vmrunner" not in _words(who.pid)
+            process_id.pid
+            for process_id, name in processes.marked(self.provider._mark)
+            if self.order.instance in name and b"-m\0vmrunner" not in _words(process_id.pid)
         )
         return pid
 
@@ -163,8 +163,8 @@ class Machine:
     def dead(self) -> Seen | None:
         """What is seen of it once it is dead and its directory gone."""
         seen = self.look()
-        left = list(self.provider.state.instances.iterdir())
-        return seen if seen and seen.power is Power.DEAD and not left else None
+        remaining = list(self.provider.state.instances.iterdir())
+        return seen if seen and seen.power is Power.DEAD and not remaining else None
 
     def wait_dead(self, seconds: float) -> Seen:
         seen = wait_until(self.dead, seconds=seconds, what=f"{self.order.instance} to be dead")
@@ -176,14 +176,14 @@ class Machine:
         seen = self.look()
         assert seen is not None
         assert seen.address is not None, seen
-        key, known = self.directory / "key", self.directory / "known_hosts"
+        key, known_hosts = self.directory / "key", self.directory / "known_hosts"
         if not key.exists():
             key.touch(mode=0o600)
             key.write_text(self.access.user_private)
-            known.write_text(f"vm {self.access.host_public}\n")
+            known_hosts.write_text(f"vm {self.access.host_public}\n")
         options = {
             "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": str(known),
+            "UserKnownHostsFile": str(known_hosts),
             "GlobalKnownHostsFile": "/dev/null",
             "BatchMode": "yes",
             "IdentitiesOnly": "yes",

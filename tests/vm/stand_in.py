@@ -139,11 +139,11 @@ def _name(at: str, question: bytes) -> bytes:
     """DNS: every name has the address of the stand-in internet, as who is of it says, and no other
     kind of record; but `inside.…` has a neighbour's."""
     end = question.index(b"\0", 12) + 5
-    asked = question[12:end]
-    if asked[-4:-2] != b"\0\1":
-        return question[:2] + b"\x81\x80\0\1\0\0\0\0\0\0" + asked
-    outside = OTHERS[1] if asked.startswith(b"\6inside\7") else INTERNET
+    name = question[12:end]
+    if name[-4:-2] != b"\0\1":
+        return question[:2] + b"\x81\x80\0\1\0\0\0\0\0\0" + name
+    outside = OTHERS[1] if name.startswith(b"\6inside\7") else INTERNET
     answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(
         outside if at in (RESOLVER, INTERNET, OTHERS[0]) else INSIDE
     )
-    return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked + answer
+    return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + name + answer

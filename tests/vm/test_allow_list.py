@@ -30,27 +30,31 @@ def test_root_in_the_guest_reaches_the_named_hosts_alone(tmp_path: Path) -> None
     )
     answer = json.loads(done.stdout)
     token, found = answer["token"], answer["found"]
-    there = f"{token} {stand_in.INTERNET}"
+    expected = f"{token} {stand_in.INTERNET}"
 
-    assert found["tls"] == f"{there} good.example.org"
-    assert found["tls below a wildcard"] == f"{there} a.b.example.net"
-    assert f"{there} host: deb.example.org 1" in found["http"]
+    assert found["tls"] == f"{expected} good.example.org"
+    assert found["tls below a wildcard"] == f"{expected} a.b.example.net"
+    assert f"{expected} host: deb.example.org 1" in found["http"]
     assert found["hello in pieces"].startswith("160303")
-    assert found["after the flood"] == f"{there} good.example.org"
+    assert found["after the flood"] == f"{expected} good.example.org"
 
     assert found["encrypted hello"] == proxy.DENIED.hex()
     assert "403 Forbidden" in found["http for another"]
     assert found["name of another"] == found["tunnel"] == found["name without the dot"] == "code 3"
-    reached = {name for name, said in found.items() if token in said}
+    reached = {name for name, output in found.items() if token in output}
     assert reached == {
         "tls", "tls below a wildcard", "http", "http for another after", "after the flood",
     }  # fmt: skip
 
     # QEMU itself answers a ping of its own two addresses.
     tries = {
-        name: said for name, said in found.items() if name.startswith(("udp ", "asked ", "ping "))
+        name: output
+        for name, output in found.items()
+        if name.startswith(("udp ", "asked ", "ping "))
     }
-    answered = {name for name, said in tries.items() if said[:1].isdigit() or "answered" in said}
+    answered = {
+        name for name, output in tries.items() if output[:1].isdigit() or "answered" in output
+    }
     assert answered == {
         *("asked 10.0.2.3", "ping 10.0.2.2", "ping 10.0.2.3"),
         f"asked {network.PROXY}",

@@ -83,5 +83,5 @@ def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> N
     second = run("echo built; exit 7")
     assert (second.reason, second.exit_code) == (Reason.EXIT_CODE, 7), second
     assert bytes(record.log_bytes) == b"built\n"
-    for command, there in PROMISES.items():
-        assert there in machine.ssh(command).stdout, command
+    for command, promised in PROMISES.items():
+        assert promised in machine.ssh(command).stdout, command

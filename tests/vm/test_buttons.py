@@ -67,10 +67,10 @@ class Machine:
                 if message.get("event") == event:
                     self._data = b"\n".join([*lines[number + 1 :], self._data])
                     return message.get("data", {})
-            left = until - time.monotonic()
-            if left <= 0:
+            remaining = until - time.monotonic()
+            if remaining <= 0:
                 return None
-            self._wire.settimeout(left)
+            self._wire.settimeout(remaining)
             try:
                 self._data += self._wire.recv(1 << 16)
             except TimeoutError:

@@ -50,8 +50,8 @@ def ran(home: Home, script: str) -> tuple[str, dict[str, Any]]:
 
 
 def outcomes(shown: dict[str, Any]) -> list[tuple[str, str]]:
-    told = [event["data"] for event in shown["events"] if event["kind"] == "cache"]
-    return [(one["path"], one["outcome"]) for one in told]
+    events = [event["data"] for event in shown["events"] if event["kind"] == "cache"]
+    return [(event["path"], event["outcome"]) for event in events]
 
 
 def test_a_clone_has_what_another_left(home: Home) -> None:
@@ -66,7 +66,7 @@ def test_a_clone_has_what_another_left(home: Home) -> None:
         ("/work/kept", "saved"),
         ("/root/walled", "saved"),
     ]
-    stored = {one["path"]: one for one in home.items("cache", "ls")}
+    stored = {item["path"]: item for item in home.items("cache", "ls")}
     assert stored["/root/.cache/pip"]["key"].startswith("pip-")
     names = _names(home, stored["/root/walled"]["size"])
     assert {"hostname", "passwd"} <= names  # the container's

@@ -117,8 +117,8 @@ PHASES = ["collecting", "running", "booting"]  # also the builds' names
 def phases(home: Home) -> list[str]:
     """The states of those builds that are where their names say, in that order. Read where they
     lie: a clone boots for a few seconds, and no command is as fast."""
-    there = home.read("SELECT name FROM builds WHERE name = state")
-    return [phase for phase in PHASES if (phase,) in there]
+    rows = home.read("SELECT name FROM builds WHERE name = state")
+    return [phase for phase in PHASES if (phase,) in rows]
 
 
 def script_for(phase: str) -> str:

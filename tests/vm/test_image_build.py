@@ -55,9 +55,9 @@ def cache(tmp_path: Path) -> Iterator[Path]:
         (cache / "stages" / root).symlink_to(kept)
     yield cache
     scratch = rootfs.scratch(cache)
-    left = list(scratch.iterdir())
+    remaining = list(scratch.iterdir())
     scratch.rmdir()
-    assert left == []
+    assert remaining == []
 
 
 def small(registry: str) -> Recipe:

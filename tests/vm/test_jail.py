@@ -116,8 +116,8 @@ def lain(uid: int, file: Path, images: list[Any], hide: list[str], *qemu: str) -
         text=True,
     )
     console, errors, news = json.loads(done.stdout)
-    said: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
-    assert [list(word) for word in said] == [["running"], ["exit"]]
+    messages: list[dict[str, Any]] = [json.loads(line) for line in news.splitlines()]
+    assert [list(word) for word in messages] == [["running"], ["exit"]]
     return console, errors
 
 

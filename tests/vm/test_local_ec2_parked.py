@@ -40,8 +40,8 @@ def parked(ec2: LocalEc2, *others: str) -> str:
 
     def found() -> list[str]:
         wanted = [{"Name": "tag:vmrunner:pool", "Values": ["asleep"]}]
-        told = ec2.client.describe_instances(Filters=wanted)["Reservations"]
-        names = [one["Instances"][0]["InstanceId"] for one in told]
+        reservations = ec2.client.describe_instances(Filters=wanted)["Reservations"]
+        names = [reservation["Instances"][0]["InstanceId"] for reservation in reservations]
         return [name for name in names if ec2.state(name) == "stopped" and name not in others]
 
     wait_until(lambda: bool(found()), seconds=600, what="a VM that is parked")

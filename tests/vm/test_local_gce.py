@@ -88,8 +88,8 @@ def test_guest_timer_stops_a_forgotten_vm_and_guard_deletes_it(
     instance = abandoned.due
     gce.wait_for(instance, "TERMINATED", seconds=120)
     assert gce.disks(instance) == [instance]  # it bills
-    said = gce.ask("GET", f"{gce.path(instance)}/serialPort")["contents"]
-    assert "Power" in said.splitlines()[-1]
+    console = gce.ask("GET", f"{gce.path(instance)}/serialPort")["contents"]
+    assert "Power" in console.splitlines()[-1]
     settings = guard.Settings(
         installation=gce.labels(instance)["vmrunner-installation"], project=gce.provider["project"]
     )
@@ -97,9 +97,9 @@ def test_guest_timer_stops_a_forgotten_vm_and_guard_deletes_it(
     with requests.Session() as session:
         for late in (-1.0, guard.GRACE, guard.GRACE + 1):
             assert gce.state(instance) == "TERMINATED"
-            told = guard.guard(settings, session, deadline + late, base=gce.base)
-            assert told["failures"] == []
-            ended.append([line["instance"] for line in told["ended"]])
+            report = guard.guard(settings, session, deadline + late, base=gce.base)
+            assert report["failures"] == []
+            ended.append([line["instance"] for line in report["ended"]])
     assert ended == [[], [], [instance]]
     gce.wait_for(instance, "gone", seconds=60)
     assert gce.disks(instance) == []
@@ -121,10 +121,10 @@ def pooling(gce: LocalGce, tmp_path: Path) -> Iterator[Home]:
     """A `serve` with a pool of one parked VM, and a guard that knows pools."""
     home = newcomer(tmp_path / "home", gce)
     file = home.root / "config/vmrunner/config.toml"
-    told = file.read_text().replace(
+    config = file.read_text().replace(
         "[providers.gce]\n", '[providers.gce]\nguard = "europe-west1"\n'
     )
-    file.write_text(told + POOL)
+    file.write_text(config + POOL)
     home.builds()  # makes the ledger
     gce.guard(home.installation(), "europe-west1", "build, pool, image")
     serving = Serving(home)

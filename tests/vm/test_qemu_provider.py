@@ -50,10 +50,12 @@ def processes(provider: QemuProvider) -> dict[int, str]:
     """Every process of the provider's VMs: pid → command."""
     mark = host.MARK + provider._mark.removeprefix(host.MARK)
     found = {}
-    for who, _ in host.marked(mark):
+    for process_id, _ in host.marked(mark):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
-            text = Path(f"/proc/{who.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            found[who.pid] = text
+            text = (
+                Path(f"/proc/{process_id.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            )
+            found[process_id.pid] = text
     return found
 
 
@@ -105,11 +107,11 @@ def test_a_vm_boots_is_ours_alone_and_may_switch_off(
         "cloud-init status; df --output=size -B1 / | tail -1;"
         "grep -c 169.254.169.254 /var/log/cloud-init.log"
     )
-    first, forced, cloud_init, size, asked = guest.stdout.split("\n")[:5]
+    first, forced, cloud_init, size, networks = guest.stdout.split("\n")[:5]
     assert (first, forced) == ("active", "active"), guest
     assert cloud_init == "status: done"
     assert int(size) > 0.94 * vm.order.offer.disk
-    assert asked == "0", "it has its seed, and no metadata service to ask"
+    assert networks == "0", "it has its seed, and no metadata service to ask"
     assert len(provider.console(ref)) > 50
 
     vm.ssh("systemctl poweroff --no-block")

@@ -71,13 +71,13 @@ def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
     token = seen["token"]
     internet = {f"{how} {stand_in.INTERNET}" for how in ("tcp", "udp")}
     gateway = {f"{how} {stand_in.OTHERS[0]}" for how in ("tcp", "udp")}  # a public address too
-    answered = {job for job, said in seen["first"].items() if token in said}
+    answered = {job for job, output in seen["first"].items() if token in output}
     assert answered == internet | gateway
     assert seen["first"]["name "] == stand_in.INTERNET
-    resolved = {job: said for job, said in seen["first"].items() if job.startswith("asked")}
+    resolved = {job: output for job, output in seen["first"].items() if job.startswith("asked")}
     assert stand_in.INSIDE not in resolved.values(), "no resolver of the host's own network"
     assert resolved["asked 10.0.2.3"] == stand_in.INTERNET, "QEMU's, which asks the configured one"
-    assert {job for job, said in seen["later"].items() if token in said} == internet
+    assert {job for job, output in seen["later"].items() if token in output} == internet
     if os.geteuid() == 0:
         assert seen["uids"] == [USER]
 
@@ -89,11 +89,11 @@ def test_none_reaches_nothing(place: Path, tmp_path: Path, start: str | None) ->
     """Run as whoever runs the tests: as root, QEMU must be somebody else."""
     if start:
         template = template_of(make_provider(tmp_path)).directory
-        there = place / "cache/templates" / template.name
-        shutil.copytree(template, there, copy_function=link_or_copy)
+        directory = place / "cache/templates" / template.name
+        shutil.copytree(template, directory, copy_function=link_or_copy)
     seen = reached("none", place, ordinary=False)
     everything = {**seen["first"], **seen["later"]}
-    assert [job for job, said in everything.items() if seen["token"] in said] == []
+    assert [job for job, output in everything.items() if seen["token"] in output] == []
     assert stand_in.INTERNET not in everything["name "]
     assert len(everything) > 30
     assert 0 not in seen["uids"] or os.geteuid() != 0

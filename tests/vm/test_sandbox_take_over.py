@@ -95,8 +95,8 @@ def test_the_next_node_tells_all_that_three_commands_wrote(home: Home, service: 
 
         service.serving.kill()
         service.serving.again()
-        had = [len(reader.lines) for reader in readers]
-        for reader, lines in zip(readers, had, strict=True):
+        before = [len(reader.lines) for reader in readers]
+        for reader, lines in zip(readers, before, strict=True):
             wait_until(
                 lambda r=reader, n=lines: len(r.lines) > n, seconds=120, what="more of its lines"
             )

@@ -49,8 +49,8 @@ def test_commands_have_streams_codes_and_timeouts(shared: tuple[Home, str]) -> N
     home, sandbox = shared
     assert run(shared, "sh", "-c", "echo out; exit 7", code=7) == b"out\n"
     assert run(shared, "--timeout", "1", "sh", "-c", "sleep 100 & sleep 100", code=124) == b""
-    left = run(shared, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
-    assert b"sleep 100" not in left.replace(b"sh -c", b"")
+    running = run(shared, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert b"sleep 100" not in running.replace(b"sh -c", b"")
     assert b"$ sh -c 'echo out; exit 7'\nout\n" in home.run("logs", sandbox).stdout
 
 
@@ -276,8 +276,8 @@ def test_the_examples_run(shared: tuple[Home, str]) -> None:
 
     for name in ("e2b", "modal", "daytona"):
         example(name)
-    *said, root = outputs["e2b"].splitlines()
-    assert said == ["hello world", "name,age", "Ada,36"]
+    *lines, root = outputs["e2b"].splitlines()
+    assert lines == ["hello world", "name,age", "Ada,36"]
     assert {"etc", "usr", "work"} < set(ast.literal_eval(root))
     assert re.fullmatch(r"hello\n(\d\d:\d\d:\d\d\n){10}exit code 0\n", outputs["modal"])
     assert outputs["daytona"] == "Hello World from code!\n"

@@ -75,10 +75,10 @@ def outcome(home: Home, provider: str, run: subprocess.Popen[bytes]) -> Outcome:
 def nothing_of_it_is_left(cloud: Local, row: dict[str, Any]) -> None:
     match cloud:
         case LocalEc2():
-            there = cloud.of(row["build"])
-            assert cloud.wait_terminated(there, seconds=60) == BY_USER
-            assert cloud.furniture(there) == []
-            wait_until(lambda: not cloud.schedules(there), seconds=60, what="its disarming")
+            machine = cloud.of(row["build"])
+            assert cloud.wait_terminated(machine, seconds=60) == BY_USER
+            assert cloud.furniture(machine) == []
+            wait_until(lambda: not cloud.schedules(machine), seconds=60, what="its disarming")
         case LocalGce():
             cloud.wait_for(row["id"], "gone", seconds=60)
             assert cloud.disks(row["id"]) == []

@@ -83,9 +83,9 @@ def killed_together(home: Home, moments: list[float]) -> None:
 def check_while_others_live(home: Home) -> None:
     """What holds at any moment, a moment after a kill too: no VM without a row, and no process of
     a VM whose row says that it is gone."""
-    there = {path.name for path in (home.data / "qemu/instances").glob("[!.]*")}
+    directories = {path.name for path in (home.data / "qemu/instances").glob("[!.]*")}
     rows = {row["id"]: row["state"] for row in home.instances()}
-    assert {name.split("_")[1] for name in there} <= rows.keys(), "intent before effect"
+    assert {name.split("_")[1] for name in directories} <= rows.keys(), "intent before effect"
     gone = [name for name, state in rows.items() if state == "gone"]
     assert list(processes_with(gone)) == [], "gone means seen dead"
 

@@ -74,8 +74,8 @@ def test_cuts_and_kills_cost_no_byte_and_show_no_secret(
 
 
 def more_comes(home: Home, build: str, *, seconds: float = 120) -> None:
-    had = len(log_of(home, build))
-    wait_until(lambda: len(log_of(home, build)) > had, seconds=seconds, what="more of its log")
+    before = len(log_of(home, build))
+    wait_until(lambda: len(log_of(home, build)) > before, seconds=seconds, what="more of its log")
 
 
 def places_of(secret: str, root: Path) -> list[str]:

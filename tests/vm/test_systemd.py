@@ -98,9 +98,9 @@ echo "security $(systemd-analyze security vmrunner --no-pager | tail -1)"
 def closure(name: str) -> set[str]:
     """All that an installation of this package has."""
     found: set[str] = set()
-    left = [Requirement(name)]
-    while left:
-        wanted = left.pop()
+    requirements = [Requirement(name)]
+    while requirements:
+        wanted = requirements.pop()
         key = f"{wanted.name.lower()}[{','.join(sorted(wanted.extras))}]"
         if key in found:
             continue
@@ -109,7 +109,7 @@ def closure(name: str) -> set[str]:
             more = Requirement(line)
             extras = ({"extra": extra} for extra in (*wanted.extras, ""))
             if more.marker is None or any(more.marker.evaluate(extra) for extra in extras):
-                left.append(more)
+                requirements.append(more)
     return {key.partition("[")[0] for key in found}
 
 
@@ -146,15 +146,15 @@ def test_the_unit_runs_under_systemd(tmp_path: Path) -> None:
             return text(done.stdout)
 
         root(INSTALL)
-        said = root(USE).splitlines()
-        assert said[:-1] == [
+        lines = root(USE).splitlines()
+        assert lines[:-1] == [
             "stopped success",
             "groups in /sys/fs/cgroup/system.slice/vmrunner.service",
             "a VM outlives kill -9",
             "a VM outlives a stop",
-        ], said
-        assert "OK" in said[-1]
+        ], lines
+        assert "OK" in lines[-1]
     finally:
-        home.run("cancel", *(one["id"] for one in home.builds()))
+        home.run("cancel", *(build["id"] for build in home.builds()))
         wait_until(lambda: not home.open_vms(), seconds=60, what="the VM's end")
         wait_until(lambda: not home.processes(), seconds=60, what="the end of the engine")

@@ -40,8 +40,8 @@ def test_another_engine_takes_over_a_running_build_after_drain(
 
     with network_cut(home):
         wait_until(lambda: times_lost(home, build), seconds=120, what="the cut to be noticed")
-    had = len(log_of(home, build))
-    wait_until(lambda: len(log_of(home, build)) > had, seconds=120, what="more of its log")
+    before = len(log_of(home, build))
+    wait_until(lambda: len(log_of(home, build)) > before, seconds=120, what="more of its log")
 
     serving.kill()
     in_vm(home, build, "cd /work; touch alone; until [ -e heard ]; do sleep 0.1; done")

@@ -72,9 +72,9 @@ def clones(
 
 @pytest.mark.parametrize("what", IDENTITY)
 def test_what_tells_clones_apart_differs(clones: tuple[Machine, Machine], what: str) -> None:
-    one, two = (machine.ssh(IDENTITY[what]).stdout for machine in clones)
-    assert one.strip()
-    assert one != two
+    first, second = (machine.ssh(IDENTITY[what]).stdout for machine in clones)
+    assert first.strip()
+    assert first != second
 
 
 def test_clones_have_the_keys_and_names_of_their_orders(clones: tuple[Machine, Machine]) -> None:
@@ -105,19 +105,21 @@ def test_sshd_draws_its_randomness_after_the_clone_is_itself(
 
 
 def test_a_clones_keys_open_no_other_clone(clones: tuple[Machine, Machine], tmp_path: Path) -> None:
-    one, two = clones
-    thief = Machine(two.provider, two.order, one.access, tmp_path)
+    first, second = clones
+    thief = Machine(second.provider, second.order, first.access, tmp_path)
     assert "Host key verification failed" in thief.ssh("true").stderr
-    (tmp_path / "known_hosts").write_text(f"vm {two.access.host_public}\n")
+    (tmp_path / "known_hosts").write_text(f"vm {second.access.host_public}\n")
     assert "Permission denied" in thief.ssh("true").stderr
 
 
 def test_nothing_of_the_template_is_left_to_run(clones: tuple[Machine, Machine]) -> None:
-    one, _ = clones
-    timers = one.ssh("systemctl list-timers --no-legend").stdout
+    first, _ = clones
+    timers = first.ssh("systemctl list-timers --no-legend").stdout
     assert not timers.strip(), timers
-    left = one.ssh("ls /var/lib/systemd/random-seed /var/lib/dhcp/*.leases 2>/dev/null").stdout
-    assert not left, left
+    leftovers = first.ssh(
+        "ls /var/lib/systemd/random-seed /var/lib/dhcp/*.leases 2>/dev/null"
+    ).stdout
+    assert not leftovers, leftovers
 
 
 def test_a_template_holds_nothing_of_its_clones(
@@ -186,17 +188,17 @@ def test_the_kernel_hears_that_it_is_another_vm(clones: tuple[Machine, Machine])
 def test_a_hostile_clone_changes_nothing_of_its_template(
     clones: tuple[Machine, Machine], template: templates.Template
 ) -> None:
-    one, two = clones
+    first, second = clones
     before = {name: digest_of(template.directory / name) for name in templates.FILES}
-    two.ssh("echo mine >/root/mark; sync")
-    one.ssh(
+    second.ssh("echo mine >/root/mark; sync")
+    first.ssh(
         "mount -o remount,size=700m /dev/shm; head -c 500M /dev/urandom >/dev/shm/a;"
         "dd if=/dev/zero of=/dev/vda bs=1M count=256 oflag=direct; echo 3 >/proc/sys/vm/drop_caches"
     )
     assert {name: digest_of(template.directory / name) for name in templates.FILES} == before
-    assert two.ssh("cat /root/mark; dd if=/dev/vda bs=1M count=64 | sha256sum").stdout.startswith(
-        "mine"
-    )
+    assert second.ssh(
+        "cat /root/mark; dd if=/dev/vda bs=1M count=64 | sha256sum"
+    ).stdout.startswith("mine")
 
 
 def test_the_third_clone_takes_little_memory_of_its_own(
@@ -225,9 +227,9 @@ def test_nothing_starts_python_runc_or_docker_before_the_first_output(tmp_path: 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         seen.append(_first_step(tmp_path / name))
-    one, two = seen
-    assert one["random"] != two["random"]
-    assert one["boot"] != two["boot"]
+    first, second = seen
+    assert first["random"] != second["random"]
+    assert first["boot"] != second["boot"]
 
 
 #: The same check-list where a build sees it: a container has no identity of its VM's.
@@ -269,7 +271,7 @@ def _first_step(tmp_path: Path) -> dict[str, str]:
     end = Running(Session(job, record.at())).wait(120)
     first, *lines = bytes(record.log_bytes).decode().splitlines()
     assert (end.result, first) == (Result.SUCCESS, "hello")
-    inside = {name: said for name, _, said in (line.partition(" ") for line in lines)}
+    inside = {name: output for name, _, output in (line.partition(" ") for line in lines)}
     assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside["boot"]
     assert abs(float(inside["clock"]) - time.time()) < 60
     assert inside["host"] == "build build"
@@ -295,16 +297,18 @@ def test_a_clone_that_does_not_come_up_is_booted(
     template: templates.Template, tmp_path: Path, how: str
 ) -> None:
     cache = tmp_path / "cache"
-    there = cache / "templates" / template.key
-    there.mkdir(parents=True, mode=0o700)
+    directory = cache / "templates" / template.key
+    directory.mkdir(parents=True, mode=0o700)
     (cache / "images").symlink_to(cache_dir() / "images")
     (cache / "accel.json").write_bytes((cache_dir() / "accel.json").read_bytes())
-    subprocess.run(["cp", "-r", "--sparse=always", f"{template.directory}/.", there], check=True)
-    broken(how, there / templates.STATE)
-    manifest = json.loads((there / templates.MANIFEST).read_text())
-    manifest["sha256"][templates.STATE] = digest_of(there / templates.STATE)
-    manifest["sizes"][templates.STATE] = (there / templates.STATE).stat().st_size
-    (there / templates.MANIFEST).write_text(json.dumps(manifest))
+    subprocess.run(
+        ["cp", "-r", "--sparse=always", f"{template.directory}/.", directory], check=True
+    )
+    broken(how, directory / templates.STATE)
+    manifest = json.loads((directory / templates.MANIFEST).read_text())
+    manifest["sha256"][templates.STATE] = digest_of(directory / templates.STATE)
+    manifest["sizes"][templates.STATE] = (directory / templates.STATE).stat().st_size
+    (directory / templates.MANIFEST).write_text(json.dumps(manifest))
     provider = make_provider(tmp_path, cache=cache)
     machine = Machine.order_one(provider, tmp_path, ttl=900, shape=SHAPE)
     provider.create(machine.order)
@@ -313,24 +317,24 @@ def test_a_clone_that_does_not_come_up_is_booted(
     assert "not resumed" in provider.console(machine.ref)
     provider.delete([machine.ref], force=True)
     machine.wait_dead(60)
-    shutil.rmtree(there)
+    shutil.rmtree(directory)
 
 
 def test_a_killed_makers_vm_ends_by_one_reap(home: Home) -> None:
     """A size that nobody asked for: its template is not there."""
 
-    def there() -> list[str]:
+    def vm_ids() -> list[str]:
         return [str(vm["id"]) for vm in home.items("vm", "ls", "--cloud")]
 
     size = f"{600 + os.getpid() % 300}MiB"
     with home.start("image", "template", "--network", "none", "--memory", size) as maker:
-        vms = wait_until(lambda: there() or maker.poll(), seconds=200, what="the template's VM")
+        vms = wait_until(lambda: vm_ids() or maker.poll(), seconds=200, what="the template's VM")
         assert maker.poll() is None, maker.communicate()
         for line in processes_with(vms):
             if "qemu-system" in line.split()[1]:
                 os.kill(int(line.split()[0]), signal.SIGSTOP)  # it would be frozen, and end so
         maker.kill()
-    assert there() == vms
+    assert vm_ids() == vms
     [row] = home.instances()
     assert (row["id"], row["state"], row["build"], row["pool"]) == (*vms, "booting", None, None)
     assert home.run("audit", timeout=200).returncode == 0

@@ -74,8 +74,8 @@ def test_a_build_with_dockers_socket_shares_the_vms_users(vm: Vm) -> None:
 
 
 def test_docker_is_as_the_recipe_has_it(vm: Vm) -> None:
-    told = vm.connection.run(
+    output = vm.connection.run(
         "docker info --format '{{.RegistryConfig.Mirrors}} {{.DefaultAddressPools}}'", timeout=60
     ).stdout.decode()
-    assert "http://127.0.0.9:9" in told
-    assert "10.99.0.0/16" in told
+    assert "http://127.0.0.9:9" in output
+    assert "10.99.0.0/16" in output

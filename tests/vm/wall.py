@@ -112,9 +112,9 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
         time.sleep(8)  # the keeper looks for new addresses every 5 s
         later = probe(vm, (LATER, stand_in.INTERNET))
         uids = {
-            Path(f"/proc/{who.pid}").stat().st_uid
-            for who, _ in processes.marked(sweep.mark(provider.state))
-            if (Path(f"/proc/{who.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
+            Path(f"/proc/{process_id.pid}").stat().st_uid
+            for process_id, _ in processes.marked(sweep.mark(provider.state))
+            if (Path(f"/proc/{process_id.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
         }
         seen = vm.look()
         answer = {

@@ -29,9 +29,9 @@ class ElsewhereProvider(FakeProvider):
     kind = "elsewhere"
 
     def __init__(
-        self, name: str, *, installation: str, cloud: Cloud | None = None, **said: Any
+        self, name: str, *, installation: str, cloud: Cloud | None = None, **options: Any
     ) -> None:
-        self.options = ElsewhereOptions(**said)
+        self.options = ElsewhereOptions(**options)
         if self.options.endpoint == "":
             raise ConfigError(f"providers.{name}.endpoint: empty", hint="leave it out")
         super().__init__(
@@ -54,7 +54,7 @@ class NamelessProvider(ElsewhereProvider):
 
     kind = "nameless"
 
-    def __init__(self, name: str, *, cloud: Cloud | None = None, **said: Any) -> None:
+    def __init__(self, name: str, *, cloud: Cloud | None = None, **options: Any) -> None:
         cloud = cloud or Cloud(WallClock())
         cloud.shows_names = False
-        super().__init__(name, cloud=cloud, **said)
+        super().__init__(name, cloud=cloud, **options)
