@@ -6,6 +6,7 @@ and a VM is told who it is over a port of its own (`providers/qemu/identity_port
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -36,6 +37,17 @@ class Channel(Protocol):
         """True if what is sent there stays on this host: then packing costs more than the way."""
 
 
+class StreamBroken(ConnectionResetError):
+    """The words with which a stream ended. Its arguments are those of a system's error: an SSH
+    library reads them, and the thread that fails at that tells nobody of the end."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.ECONNRESET, why)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
 @dataclass(slots=True)
 class StreamEnd:
     """Reason why a stream ended, where that was not as it should be."""
@@ -43,9 +55,9 @@ class StreamEnd:
     why: str = ""
 
     def check(self) -> None:
-        """Raises ConnectionError with the words, if there are any."""
+        """Raises StreamBroken with the words, if there are any."""
         if self.why:
-            raise ConnectionError(self.why)
+            raise StreamBroken(self.why)
 
 
 class CarriedStream(socket.socket):
