@@ -342,4 +342,18 @@ BUGS: Final = (
         "self._kept = found",
         f"{QUEUE}::test_a_queue_that_costs_little_is_never_old",
     ),
+    Bug(
+        "each VM of a list asks for its clock",
+        "services/costs.py",
+        "clocks = {(row.provider, row.scope) for several in rows.values() for row in several}",
+        "clocks = [(row.provider, row.scope) for several in rows.values() for row in several]",
+        "tests/integration/test_build_lists.py::test_each_clock_is_asked_once_for_a_list",
+    ),
+    Bug(
+        "a build's second stay in the queue is overlooked",
+        "ledger/row_codec.py",
+        "if text.count(_QUEUED) == 1 and",
+        "if text.count(_QUEUED) >= 1 and",
+        "tests/unit/ledger/test_time_queued.py",
+    ),
 )

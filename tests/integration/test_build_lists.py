@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -22,6 +24,7 @@ from vmrunner.ledger import Ledger, build_listing
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.sql import real
 from vmrunner.model import BuildChoice, BuildState, Reason, Result, TokenScope
+from vmrunner.services import costs
 
 API = "/api/v1"
 
@@ -152,6 +155,23 @@ def test_few_among_many_are_found_by_an_index(ledger: Ledger) -> None:
     found = ledger.builds.page(RARE["an hour of long ago"], 100, 1 << 20)
     assert (len(found.builds), found.next is None) == (100, False)
     assert len(ledger.builds.chosen(RARE["an hour of long ago"])) == 360
+
+
+def test_each_clock_is_asked_once_for_a_list(ledger: Ledger) -> None:
+    """A driver that is not there took 40 ms to say so, for each VM of a list."""
+    for number in range(5):
+        running(ledger, f"b-{number}", f"vm-{number}")
+    clocks = Counter[tuple[Any, ...]]()
+
+    def time_at(*clock: Any) -> float:
+        clocks[clock] += 1
+        return 1000.0
+
+    providers: Any = SimpleNamespace(time_at=time_at)
+    builds = ledger.builds.list()
+    shown = costs.until_now(ledger, providers, builds)
+    assert [row.id for row in shown] == [row.id for row in builds]
+    assert list(clocks.values()) == [1]
 
 
 # --- over HTTP ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core import cost_report, pricing
 from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.errors import ConfigError
-from vmrunner.model import BuildRecord, Cost, Instance, PriceSource
+from vmrunner.model import BuildRecord, Cost, Instance, PriceSource, Scope
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -80,15 +80,17 @@ def until_now(
     rows: defaultdict[str, list[Instance]] = defaultdict(list)
     for row in ledger.instances.of_builds(running):
         rows[row.build or ""].append(row)
+    # Each clock is asked once: a driver that is not there takes its time to say so.
+    clocks = {(row.provider, row.scope) for several in rows.values() for row in several}
+    times = {clock: providers.time_at(*clock) for clock in clocks}
     return [
-        replace(build, cost=_total(providers, rows[build.id])) if build.id in rows else build
+        replace(build, cost=_total(rows[build.id], times)) if build.id in rows else build
         for build in builds
     ]
 
 
-def _total(providers: ProviderSet, rows: Sequence[Instance]) -> Cost:
-    now = {row.id: providers.time_at(row.provider, row.scope) for row in rows}
-    return pricing.total(rows, lambda row: now[row.id], over=False)
+def _total(rows: Sequence[Instance], times: Mapping[tuple[str, Scope], float]) -> Cost:
+    return pricing.total(rows, lambda row: times[row.provider, row.scope], over=False)
 
 
 def name(line: CostLine, by: str) -> str:
