@@ -98,10 +98,9 @@ function LogView(log) {
   }
 
   function tell() {
-    lines.textContent = `${number(total)} ${total === 1 ? "line" : "lines"}` + (over || !total ? "" : follows ? ", followed" : ", more may come");
+    lines.textContent = !total ? (over ? "0 lines: nothing was written" : "nothing yet")
+      : `${number(total)} ${total === 1 ? "line" : "lines"}` + (over ? "" : follows ? ", followed" : ", more may come");
     toEnd.disabled = !total;
-    if (total) delete log.dataset.empty;
-    else log.dataset.empty = over ? "Nothing was written." : "Nothing was written yet.";
   }
 
   // --- places in it ---
