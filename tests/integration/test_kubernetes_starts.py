@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from tests.support.kube_driver import Cluster, cluster, make_order
-from vmrunner.model import Key, Power
+from vmrunner.errors import Throttled
+from vmrunner.model import Key, Power, Seen
 from vmrunner.providers.kubernetes.describe import SINGLY
-from vmrunner.providers.kubernetes.provider import STARTING, STARTS_WITHIN
+from vmrunner.providers.kubernetes.provider import STARTING, STARTS_WITHIN, KubernetesProvider
 
 
 @pytest.fixture
@@ -65,17 +66,48 @@ def test_many_that_start_are_looked_at_slowly(kube: Cluster) -> None:
 
 
 def test_one_that_runs_waits_for_no_other(kube: Cluster) -> None:
-    """What is told of it is told at once when another of them has changed."""
-    first = born(kube, "pod")
+    """It is told at once, whatever the others do."""
     kube.cloud.kubelet.seconds = 0.3
-    second = born(kube, "pod")
+    first = born(kube, "pod")
     kube.cloud.kubelet.seconds = 60
-    third = born(kube, "pod")
-    keys = [*first, *second, *third]
+    keys = first + born(kube, "pod")
+    for most in (0.4, 0.0):
+        began = kube.clock()
+        seen = kube.provider("pod").look(keys)
+        assert [seen[key].power for key in keys] == [Power.RUNNING, Power.PENDING]
+        assert kube.clock() - began <= most
+
+
+def test_a_hurried_look_that_fails_spoils_none(
+    kube: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.cloud.kubelet.seconds = 60
+    keys = born(kube, "pod")
+    provider = kube.provider("pod")
+    looks = iter([provider.look(keys)])
+
+    def look(_: KubernetesProvider, __: Sequence[Key]) -> Mapping[Key, Seen]:
+        for seen in looks:
+            return seen
+        raise Throttled("too many requests")
+
+    monkeypatch.setattr(KubernetesProvider, "look", look)
+    assert provider.look(keys)[keys[0]].power is Power.PENDING
+
+
+def test_a_slow_api_is_asked_in_no_hurry(kube: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    kube.cloud.kubelet.seconds = 60
+    keys = born(kube, "pod")
+    look = KubernetesProvider.look
+
+    def slow(provider: KubernetesProvider, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        kube.clock.advance(1.0)
+        return look(provider, ids)
+
+    monkeypatch.setattr(KubernetesProvider, "look", slow)
     began = kube.clock()
-    seen = kube.provider("pod").look(keys)
-    assert [seen[key].power for key in keys] == [Power.RUNNING, Power.RUNNING, Power.PENDING]
-    assert kube.clock() - began <= 0.4
+    kube.provider("pod").look(keys)
+    assert kube.clock() - began < 2.2
 
 
 def test_no_vm_is_looked_at_in_a_hurry(kube: Cluster) -> None:

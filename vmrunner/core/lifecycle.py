@@ -307,6 +307,11 @@ def out_of_time(build: BuildRecord) -> End:
     return end_of(build, Death.EXPIRED, "no time is left for another attempt")
 
 
+def is_coming(build: BuildRecord) -> bool:
+    """True if the build's VM was not reached yet, so that nothing of the build ran in it."""
+    return not build.steps_started and build.state in (_B.PROVISIONING, _B.BOOTING)
+
+
 def end_of_sign(
     build: BuildRecord,
     seen: InstanceSign,
@@ -328,7 +333,7 @@ def end_of_sign(
         # Only the build itself can switch the guest off: it failed, nothing of ours did.
         text = message or "the VM was switched off from inside while the build's steps ran"
         return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
-    if not build.steps_started and build.state in (_B.PROVISIONING, _B.BOOTING):
+    if is_coming(build):
         if unfit is not None:
             return End(result=Result.ERROR, reason=unfit, message=message)
         text = message or "the VM ended before it was ready"

@@ -41,9 +41,9 @@ class OrderFactory:
         return order, access
 
     def _shape(self, build: BuildRecord) -> Shape | None:
-        """The container: of a later attempt by the digest that the tag stood for at the first."""
+        """The container: by the digest that its tag stood for where the build was reached first."""
         shape = requirements.container(build.spec, log_bytes=self._log_bytes)
-        pinned = self._ledger.instances.container(build.id) if shape and build.attempt else None
+        pinned = self._ledger.instances.container(build.id) if shape else None
         return replace(shape, container=pinned) if shape and pinned else shape
 
     def _login(self, build: BuildRecord, offer: Offer) -> str | None:

@@ -146,18 +146,20 @@ class PoolManager:
                 return None
             machine = requirements.machine(build.spec)
             found = self._offers.would_get(offers, build.spec.provider, machine)
-            instances = self._context.ledger.instances
-            pinned = instances.container(build.id) if build.attempt else None
             for row in free:
-                if pinned and row.container != pinned:
-                    continue  # its former attempt ran other bytes under that tag
                 now = self._context.now(row)
-                if any(rules.claimable(row, p, build.spec, found, now) for p in pools):
+                fits = any(rules.claimable(row, p, build.spec, found, now) for p in pools)
+                if fits and self._has_its_bytes(row, build):
                     free.remove(row)
                     return row
             return None
 
         return find
+
+    def _has_its_bytes(self, row: Instance, build: BuildRecord) -> bool:
+        """False if the build ran other bytes under that tag before."""
+        pinned = self._context.ledger.instances.container(build.id)
+        return pinned in (None, row.container)
 
     def claim(self, claims: Iterable[PlannedClaim]) -> None:
         """Give VMs to builds, and drive them there."""

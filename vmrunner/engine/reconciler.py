@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from vmrunner.core.lifecycle import ENDED, SCARCE, End, InstanceSign, cancelled, end_of_sign, sign
+from vmrunner.core.lifecycle import (
+    ENDED,
+    SCARCE,
+    End,
+    InstanceSign,
+    cancelled,
+    end_of_sign,
+    is_coming,
+    sign,
+)
 from vmrunner.core.row_rules import marks
 from vmrunner.engine import lifecycle_log
 from vmrunner.engine.completion import BuildCompletion
@@ -400,7 +409,7 @@ class Reconciler:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
             self._mark(snapshot, row, Death.DONE)
-        elif seen.unfit in SCARCE and self._context.now(row) < row.end and build.cancel is None:
+        elif seen.unfit in SCARCE and self._may_wait(build, row):
             self._drop(snapshot, build, row)
             if (dying := self._completion.unfit(build, row, seen.detail)) is not None:
                 snapshot.update(dying)
@@ -409,6 +418,10 @@ class Reconciler:
             self._sessions.stop(build.id, reason, what)
         else:
             self._finish(snapshot, build, row, self._end_of_sign(build, row, what, seen))
+
+    def _may_wait(self, build: BuildRecord, row: Instance) -> bool:
+        """True if the build may be queued again: what ran once does not run again unasked."""
+        return is_coming(build) and self._context.now(row) < row.end and build.cancel is None
 
     def _end_of_sign(
         self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None

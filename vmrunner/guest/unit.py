@@ -28,7 +28,7 @@ from .unit_lay import lay
 
 TICK = 1.0  # seconds between looks at the deadline
 RESTART_PAUSE = 0.5  # seconds before a supervisor that died is started again
-COME_WITHIN = 60.0  # seconds from a build's order for a driver that was slow to start
+COME_WITHIN = 240.0  # seconds from a build's order for a driver that was slow to start
 TERMINATED = 128 + signal.SIGTERM
 RECIPE = "/usr/lib/vmrunner/recipe"
 RESIDENT = "resident"  # the file with its pid

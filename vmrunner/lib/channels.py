@@ -47,6 +47,9 @@ class StreamBroken(ConnectionResetError):
     def __str__(self) -> str:
         return str(self.args[1])
 
+    def __reduce__(self) -> tuple[type[StreamBroken], tuple[str]]:
+        return type(self), (str(self),)
+
 
 @dataclass(slots=True)
 class StreamEnd:

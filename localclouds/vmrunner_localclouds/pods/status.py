@@ -18,12 +18,15 @@ def image_id(image: str, digest: str) -> str:
     """An `imageID`, as containerd tells it: registry and repository in full, without a tag."""
     head, slash, last = image.partition("@")[0].rpartition("/")
     name = f"{head}{slash}{last.partition(':')[0]}"
-    first, slash, _ = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif not set(".:") & set(first) and first != "localhost":
-        name = f"docker.io/{name}"
-    return f"{name}@{digest}"
+    # As https://github.com/distribution/reference normalizes names (1 December 2026).
+    domain, slash, path = name.partition("/")
+    if not slash or (not set(".:") & set(domain) and domain != "localhost"):
+        domain, path = "docker.io", name
+    if domain == "index.docker.io":
+        domain = "docker.io"
+    if domain == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    return f"{domain}/{path}@{digest}"
 
 
 @dataclass

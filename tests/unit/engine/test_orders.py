@@ -102,6 +102,7 @@ def test_a_later_attempt_is_ordered_by_the_firsts_digest(parts: EngineParts) -> 
     assert container(1) == "debian:trixie", "nothing ran"
     parts.ledger.instances.note_containers([(row.id, row.epoch, "debian@sha256:1")], 100.0)
     assert container(1) == "debian@sha256:1"
+    assert container(0) == "debian@sha256:1", "a try that was not counted had it, too"
 
 
 def test_after_a_set_back_orders_have_the_new_generation(

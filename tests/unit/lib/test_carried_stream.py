@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 
 import paramiko
@@ -10,6 +11,10 @@ import pytest
 from vmrunner.lib.channels import CarriedStream, StreamBroken
 
 WHY = "the pod was deleted"
+
+
+def test_its_error_can_be_copied() -> None:
+    assert str(copy.copy(StreamBroken(WHY))) == WHY
 
 
 def test_an_ssh_connection_over_it_hears_why_it_ended() -> None:

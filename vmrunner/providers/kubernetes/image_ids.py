@@ -32,8 +32,8 @@ def _place(image: str) -> str:
     """Registry and repository, as nodes write them in full."""
     name = _untagged(image)
     first, slash, rest = name.partition("/")
-    if not slash:
-        return f"{_HUB}/library/{name}"
-    if not (set(".:") & set(first) or first == "localhost"):
-        return f"{_HUB}/{name}"
-    return f"{_HUB}/{rest}" if first == f"index.{_HUB}" else name
+    if not slash or not (set(".:") & set(first) or first == "localhost"):
+        first, rest = _HUB, name
+    if first not in (_HUB, f"index.{_HUB}"):
+        return name
+    return f"{_HUB}/{rest}" if "/" in rest else f"{_HUB}/library/{rest}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from vmrunner.core.boxes import Box
-from vmrunner.errors import BadOrder, NoCapacity, Throttled
+from vmrunner.errors import BadOrder, NoCapacity, ProviderError, Throttled
 from vmrunner.model import (
     ContainerEnd,
     Fate,
@@ -82,6 +82,7 @@ class KubernetesProvider:
         options.check()
         self.options = options
         self._sleep = sleep
+        self._elapsed = elapsed
         self.clock = CloudClock(elapsed=elapsed)
         self.client = KubeClient(options, self.clock, buckets=buckets)
         self.identity = NamespaceIdentity(self.client, options.namespace, elapsed)
@@ -230,14 +231,18 @@ class PodProvider(KubernetesProvider):
         return PodBox(probed=self.options.network_policy == "probe")
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
-        """Look at them; at a few that are being started, until one is another, for a moment."""
+        """Look at them; at a few that are all being started, until one is another, for a moment.
+        What the first look saw is lost by no later one, and a slow API is asked no more."""
         seen = dict(super().look(ids))
-        starting = [key for key, shown in seen.items() if self._is_starting(shown)]
+        until = self._elapsed() + sum(STARTING)
         for pause in STARTING if 0 < len(ids) <= SINGLY else ():
-            if not starting or not all(self._is_starting(seen[key]) for key in starting):
+            if not all(map(self._is_starting, seen.values())) or self._elapsed() >= until:
                 break
             self._sleep(pause)
-            seen |= super().look(starting)
+            try:
+                seen |= super().look(ids)
+            except ProviderError:
+                break
         return seen
 
     def ended(self, ref: Ref) -> ContainerEnd | None:

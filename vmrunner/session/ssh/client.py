@@ -205,7 +205,7 @@ class Connection:
                 command, hide=True, warn=True, in_stream=False, out_stream=exchange
             )
         if exchange.exit_code == -1:
-            raise ConnectionLost("connection lost")
+            raise self._lost("connection lost")
         return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
 
     def call(
@@ -233,7 +233,7 @@ class Connection:
             finally:
                 channel.close()
         if answer.exit_code is None:
-            raise ConnectionLost("the answer was cut off")
+            raise self._lost("the answer was cut off")
         return Completed(answer.exit_code, b"", answer.stderr)
 
     def ask(
@@ -267,7 +267,7 @@ class Connection:
                     channel.close()  # which fails where the connection is lost
         if not answer.is_whole:
             if answer.began or not self._connection.transport.is_active():
-                raise ConnectionLost("the answer was cut off")
+                raise self._lost("the answer was cut off")
             self._waits = not is_new  # a VM of a former version reads one command alone
             return self.call(path, words, on_bytes, stdin=[stdin], pulse=pulse)
         if not channel.closed:
@@ -303,7 +303,7 @@ class Connection:
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise ConnectionLost(f"connection lost: {explain(error)}") from error
         if answer.exit_code is None:
-            raise ConnectionLost("the answer was cut off")
+            raise self._lost("the answer was cut off")
         return Completed(answer.exit_code, b"", answer.stderr)
 
     def terminal(self, command: str, columns: int, rows: int) -> TerminalChannel:
@@ -318,6 +318,11 @@ class Connection:
         """Let the listener on a Unix socket in the VM connect to a port. From any thread, several
         at once."""
         return PortChannel(self._connection.transport, self._wire, path, words)
+
+    def _lost(self, text: str) -> ConnectionLost:
+        """The error of a connection that ended, with what its transport heard of the cause."""
+        cause = self._connection.transport.saved_exception
+        return ConnectionLost(text if cause is None else f"{text}: {explain(cause)}")
 
     def _open_socket(self, path: str) -> Any:
         """A channel to the listener on a Unix socket in the VM; None: there is none."""

@@ -14,7 +14,8 @@ DIGEST = f"sha256:{'a1' * 32}"
     [
         ("debian:trixie", "docker.io/library/debian@", "debian@"),
         ("debian", "docker.io/library/debian@", "debian@"),
-        ("docker.io/debian:1", "docker.io/debian@", "docker.io/debian@"),
+        ("docker.io/debian:1", "docker.io/library/debian@", "docker.io/debian@"),
+        ("index.docker.io/debian", "docker.io/library/debian@", "index.docker.io/debian@"),
         ("index.docker.io/some/app:1", "docker.io/some/app@", "index.docker.io/some/app@"),
         ("some/app:1", "docker-pullable://some/app@", "some/app@"),
         ("localhost/app:1", "localhost/app@", "localhost/app@"),
