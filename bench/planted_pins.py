@@ -21,9 +21,23 @@ BUGS: Final = (
     Bug(
         "pins: a retry takes other bytes from a pool",
         "engine/pools.py",
-        "                if pinned and row.container != pinned:\n",
-        "                if pinned and row.container not in (None, pinned):\n",
+        "        return pinned in (None, row.container)\n",
+        "        return row.container is None or pinned in (None, row.container)\n",
         f"{RECONCILER}::test_a_retry_takes_no_other_bytes_from_a_pool",
+    ),
+    Bug(
+        "pins: a try that was not counted is forgotten",
+        "engine/orders.py",
+        "if shape else None\n        return replace",
+        "if shape and build.attempt else None\n        return replace",
+        "tests/unit/engine/test_orders.py::test_a_later_attempt_is_ordered_by_the_firsts_digest",
+    ),
+    Bug(
+        "what ran waits for room anew",
+        "engine/reconciler.py",
+        "return is_coming(build) and ",
+        "return ",
+        f"{RECONCILER}::test_only_what_never_ran_waits_for_room_anew",
     ),
     Bug(
         "pins: the session begins before its digest is noted",
