@@ -219,7 +219,7 @@ def _is_taken_back(status: JSON) -> bool:
 
 
 def _is_started(status: JSON) -> bool:
-    """True if vmrunner's container passed its startup probe."""
+    """True if vmrunner's container runs: what `started` says of one without a startup probe."""
     ours = container(status, OURS)
     return bool(ours.get("started")) and "running" in (ours.get("state") or {})
 
