@@ -20,10 +20,11 @@ from tests.support.http_service import OTHERS, TENANT, Service, only, service
 from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
-from vmrunner.model import Chunk, Principal
-from vmrunner.server import connections, request_bodies, tenant_turns
+from vmrunner.model import Chunk, Principal, TokenScope
+from vmrunner.server import connections, request_bodies
 from vmrunner.server.caller_slots import CALLERS, CallerSlots
 from vmrunner.server.problems import HttpProblem
+from vmrunner.server.tenant_turns import UNDER_WAY
 from vmrunner.services.client import HttpClient, http_client
 
 API = "/api/v1"
@@ -449,25 +450,44 @@ def test_an_unreadable_vm_is_no_end_of_the_list(http: Service) -> None:
     assert [item["id"] for item in rest["items"]] == ["vm-0"]
 
 
-def test_while_others_ask_a_tenants_lists_take_turns(
+#: What costs the server much: lists, and their pages.
+LISTS = (
+    *(f"{API}/{name}" for name in ("builds", "sandboxes", "instances", "costs", "caches")),
+    *("/", "/overview", "/vms", "/costs", "/caches"),
+)
+
+
+def test_lists_of_readers_take_turns(http: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So do their pages; who may not read takes none."""
+    turns, taken = http.listener.app.state.tenant_turns, list[str]()
+    turn = turns.turn
+
+    def counted(tenant: str, gone: Any) -> Any:
+        taken.append(tenant)
+        return turn(tenant, gone)
+
+    monkeypatch.setattr(turns, "turn", counted)
+    reader, scraper = http.tenant(team="a"), http.client(http.token({TokenScope.METRICS}))
+    for path in LISTS:
+        assert reader.get(path).status_code == 200, path
+        assert taken == ['{"team": "a"}'], path
+        taken.clear()
+        assert scraper.get(path).status_code == 403, path
+        assert taken == [], path
+
+
+def test_a_tenants_lists_wait_for_each_other(
     http: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four connections of one tenant that asked for lists without end made those of another 2.25
-    times slower."""
-    for name in ("LONGEST_TURN", "RECENT"):
-        monkeypatch.setattr(tenant_turns, name, 3600.0)
-    page, may_end = http.app.ledger.builds.page, threading.Event()
-    under_way, most = Counter[str](), Counter[str]()
-    lock = threading.Lock()
+    """Connections of one tenant that asked for lists without end made those of another slower, by
+    as many as there were."""
+    page, may_end = http.app.ledger.builds.page, threading.Semaphore(0)
+    begun, lock = list[str](), threading.Lock()
 
     def slow(choice: Any, *words: Any) -> Any:
-        team = str(choice.own)
         with lock:
-            under_way[team] += 1
-            most[team] = max(most[team], under_way[team])
-        assert may_end.wait(30)
-        with lock:
-            under_way[team] -= 1
+            begun.append(str(choice.own))
+        assert may_end.acquire(timeout=30)
         return page(choice, *words)
 
     token, other = http.token(TENANT, labels={"team": "a"}), http.tenant(repository="b/app")
@@ -480,16 +500,26 @@ def test_while_others_ask_a_tenants_lists_take_turns(
     def ask(client: httpx2.Client) -> None:
         statuses.append(client.get(f"{API}/builds?result=failure").status_code)
 
-    turns = http.listener.app.state.tenant_turns
-    threads = [threading.Thread(target=ask, args=(other,))]
-    threads[0].start()
-    wait_until(lambda: under_way.total() == 1)
-    threads += [threading.Thread(target=ask, args=(http.client(token),)) for _ in range(4)]
-    for thread in threads[1:]:
+    def lines() -> dict[str, int]:
+        turns = http.listener.app.state.tenant_turns
+        return {tenant: len(line) for tenant, line in list(turns._lines.items())}
+
+    flood = [threading.Thread(target=ask, args=(http.client(token),)) for _ in range(9)]
+    for thread in flood:
         thread.start()
-    wait_until(lambda: [len(line.waiting) for line in list(turns._lines.values())] == [0, 3])
-    may_end.set()
-    for thread in threads:
+    mine, theirs = '{"team": "a"}', '{"repository": "b/app"}'
+    wait_until(lambda: (len(begun), lines()) == (UNDER_WAY, {mine: 9 - UNDER_WAY}))
+    with socket.create_connection(("127.0.0.1", http.listener.port)) as leaver:
+        head = f"GET {API}/builds HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+        leaver.sendall(head.encode())
+        wait_until(lambda: lines() == {mine: 10 - UNDER_WAY})
+    wait_until(lambda: lines() == {mine: 9 - UNDER_WAY})
+    one = threading.Thread(target=ask, args=(other,))
+    one.start()
+    wait_until(lambda: lines() == {mine: 9 - UNDER_WAY, theirs: 1})
+    may_end.release(100)
+    for thread in (*flood, one):
         thread.join(30)
-    assert statuses == [200] * 5
-    assert most == {"{'repository': 'b/app'}": 1, "{'team': 'a'}": 1}
+    assert statuses == [200] * 10
+    assert begun.index("{'repository': 'b/app'}") <= UNDER_WAY + 1, "behind one of the others"
+    assert lines() == {}

@@ -385,7 +385,7 @@ class Builds(BuildWrites):
     def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
         """The first of them, newest first: `limit` at most, and `size` bytes of their specs."""
         return self._database.read(
-            lambda c: build_listing.read(c, choice, limit, size, self._listed)
+            lambda c: build_listing.read(c, choice, limit, size, self._listed), snapshot=True
         )
 
 

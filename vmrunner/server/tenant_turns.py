@@ -1,20 +1,26 @@
-"""Turns of tenants at what costs the server's processor: while several ask for lists, each has one
-under way, and then rests for as long as that took. So whoever asks without end has half at most,
-and who asks now and then has the rest. A tenant that is alone has as many as it likes."""
+"""Turns of tenants at lists, which cost the server's processor: a few are made at once, of all
+tenants, who take turns. So whoever asks for many waits for those, and others for a few."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-#: Seconds for which a tenant counts as one that asks, since it asked last.
-RECENT: Final = 1.0
-#: Seconds of a turn, and of a rest: what takes longer waits for something, such as a database.
-LONGEST_TURN: Final = 0.25
+from starlette.requests import ClientDisconnect
+
+from vmrunner.lib import jitter
+from vmrunner.server.problems import HttpProblem
+
+UNDER_WAY: Final = 4  # lists of all tenants at once
+WAITING: Final = 256  # of one tenant beside them
+#: Seconds until one more is told so, up to twice as many: who asks without end waits longer than in
+#: line, and refused requests do not come back all at once.
+REFUSAL: Final = 5.0
+#: Seconds of a turn: what takes longer waits for something, such as a database that is silent.
+LONGEST_TURN: Final = 10.0
 
 
 class _Timer(Protocol):
@@ -25,85 +31,79 @@ def _later(seconds: float, work: Callable[[], None]) -> _Timer:
     return asyncio.get_running_loop().call_later(seconds, work)
 
 
-class _Line:
-    """The turns of one tenant: how many are under way, and who waits for one."""
-
-    def __init__(self) -> None:
-        self.busy = 0
-        self.waiting: deque[asyncio.Future[None]] = deque()
-
-
 class TenantTurns:
     """Turns of all tenants, for one event loop."""
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        later: Callable[[float, Callable[[], None]], _Timer] = _later,
-    ) -> None:
-        self._clock, self._later = clock, later
-        self._lines: dict[str, _Line] = {}
-        self._last_request: dict[str, float] = {}  # when each asked last; the latest comes last
+    def __init__(self, later: Callable[[float, Callable[[], None]], _Timer] = _later) -> None:
+        self._later = later
+        self._busy = 0
+        #: Who waits, of each tenant; the first tenant is next. None waits while a turn is free.
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, tenant: str) -> AsyncIterator[None]:
-        """Wait for the tenant's turn, and have it."""
-        self._note(tenant)
-        line = self._lines.setdefault(tenant, _Line())
-        if line.busy and self._others_ask(tenant):
-            await self._given(tenant, line)
+    async def turn(self, tenant: str, gone: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Wait for the tenant's turn, and have it. `gone`: returns once the caller has hung up.
+        Raises ClientDisconnect then, and HttpProblem where too many of the tenant wait already;
+        that too takes its time."""
+        if self._busy < UNDER_WAY:
+            self._busy += 1
         else:
-            line.busy += 1
-        began, ended = self._clock(), False
+            await self._given(tenant, gone)
+        ended = False
 
         def end() -> None:
             nonlocal ended
             if not ended:
                 ended = True
-                self._end(tenant, line)
+                self._end()
 
         timer = self._later(LONGEST_TURN, end)
         try:
             yield
         finally:
             timer.cancel()
-            if not ended and self._others_ask(tenant):
-                self._later(min(self._clock() - began, LONGEST_TURN), end)
-            else:
-                end()
+            end()
 
-    def _note(self, tenant: str) -> None:
-        now = self._clock()
-        self._last_request.pop(tenant, None)
-        for name in [name for name, at in self._last_request.items() if now - at >= RECENT]:
-            del self._last_request[name]
-        self._last_request[tenant] = now
-
-    def _others_ask(self, tenant: str) -> bool:
-        latest = next((name for name in reversed(self._last_request) if name != tenant), None)
-        return latest is not None and self._clock() - self._last_request[latest] < RECENT
-
-    async def _given(self, tenant: str, line: _Line) -> None:
+    async def _given(self, tenant: str, gone: Callable[[], Awaitable[None]]) -> None:
         """Wait until one that ends leaves its turn."""
+        line = self._lines.setdefault(tenant, deque())
+        if len(line) >= WAITING:
+            await asyncio.sleep(jitter.between(REFUSAL, 2 * REFUSAL))
+            raise HttpProblem(
+                429,
+                f"{WAITING} lists of this tenant wait for their turn",
+                fix="try again later, or ask for fewer at once",
+                headers={"Retry-After": "5"},
+            )
         place = asyncio.get_running_loop().create_future()
-        line.waiting.append(place)
+        line.append(place)
+        leaving, stays = asyncio.ensure_future(gone()), False
         try:
-            await place
-        except asyncio.CancelledError:
-            if place in line.waiting:
-                line.waiting.remove(place)
-            elif not place.cancelled():  # it was given just now
-                self._end(tenant, line)
-            raise
+            await asyncio.wait((place, leaving), return_when=asyncio.FIRST_COMPLETED)
+            stays = not leaving.done()
+        finally:
+            leaving.cancel()
+            if not stays and place.done():
+                self._end()  # it was given just now
+            elif not stays:
+                self._leave(tenant, place)
+        if not stays:
+            await leaving
+            raise ClientDisconnect
 
-    def _end(self, tenant: str, line: _Line) -> None:
-        """End one turn. Of those that began while the tenant was alone none is followed by another
-        until the last has ended."""
-        line.busy -= 1
-        while line.waiting and (not line.busy or not self._others_ask(tenant)):
-            place = line.waiting.popleft()
-            if not place.done():
-                line.busy += 1
-                place.set_result(None)
-        if not line.busy:
+    def _leave(self, tenant: str, place: asyncio.Future[None]) -> None:
+        line = self._lines[tenant]
+        line.remove(place)
+        if not line:
             del self._lines[tenant]
+
+    def _end(self) -> None:
+        """End one turn: it goes to the next tenant, which stands behind all others then."""
+        if not self._lines:
+            self._busy -= 1
+            return
+        tenant = next(iter(self._lines))
+        line = self._lines.pop(tenant)
+        line.popleft().set_result(None)
+        if line:
+            self._lines[tenant] = line

@@ -42,7 +42,8 @@ class QueueView:
 class KeptQueue:
     """The queue as it was a moment ago, for those who ask again and again. What took little is
     looked at each time; what took much, beside thousands of VMs, at most every 20 times as long, a
-    second at most. Safe in threads: while one looks, the others get what is there."""
+    second at most. Safe in threads: one looks at a time. Meanwhile the others get what is there, if
+    that lapsed a second ago at most, and else wait."""
 
     def __init__(
         self,
@@ -52,17 +53,20 @@ class KeptQueue:
         """`cost`: seconds of the processor that this thread took so far."""
         self._cost, self._now = cost, now
         self._looking = threading.Lock()
-        self._lasts_until = 0.0
-        self._kept: QueueView | None = None
+        #: A look, and until when it is as good as a new one.
+        self._kept: tuple[QueueView, float] | None = None
 
     def get(self, look: Callable[[], QueueView]) -> tuple[QueueView, bool]:
         """The queue, and True if that is how it is now."""
-        kept = self._kept
-        if kept is None:
-            return self._looked(look), True
-        if self._now() < self._lasts_until or not self._looking.acquire(blocking=False):
-            return kept, False
+        kept, now = self._kept, self._now()
+        if kept is None or now >= kept[1] + QUEUE_KEPT:
+            self._looking.acquire()
+        elif now < kept[1] or not self._looking.acquire(blocking=False):
+            return kept[0], False
         try:
+            kept = self._kept  # another may have looked meanwhile
+            if kept is not None and self._now() < kept[1]:
+                return kept[0], False
             return self._looked(look), True
         finally:
             self._looking.release()
@@ -71,8 +75,8 @@ class KeptQueue:
         before = self._cost()
         found = look()
         spent = self._cost() - before
-        self._lasts_until = self._now() + min(QUEUE_KEPT, PAUSES * spent)
-        self._kept = found if spent > CHEAP else None
+        lasts_until = self._now() + min(QUEUE_KEPT, PAUSES * spent)
+        self._kept = (found, lasts_until) if spent > CHEAP else None
         return found
 
 

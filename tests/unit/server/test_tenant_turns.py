@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from vmrunner.server.tenant_turns import LONGEST_TURN, RECENT, TenantTurns
+import pytest
+from starlette.requests import ClientDisconnect
+
+from vmrunner.server import tenant_turns
+from vmrunner.server.problems import HttpProblem
+from vmrunner.server.tenant_turns import LONGEST_TURN, UNDER_WAY, WAITING, TenantTurns
 
 
 class Later:
@@ -25,167 +30,186 @@ class Later:
 
 
 class Played:
-    """Turns on a played clock. `under_way`: whose have begun and not ended."""
+    """Turns without a clock. `under_way`: whose have begun and not ended; `failures`: with what
+    they end, if not well."""
 
     def __init__(self) -> None:
-        self.now, self.timers = 100.0, list[Later]()
-        self.turns = TenantTurns(lambda: self.now, self._later)
-        self.under_way = list[str]()
-        self._tasks = dict[str, tuple[asyncio.Task[None], asyncio.Event]]()
+        self.timers = list[Later]()
+        self.turns = TenantTurns(self._later)
+        self.under_way, self.failures = list[str](), dict[str, BaseException]()
+        self._done, self._gone = dict[str, asyncio.Event](), dict[str, asyncio.Event]()
+        self._tasks = dict[str, asyncio.Task[None]]()
 
     def _later(self, seconds: float, work: Callable[[], None]) -> Later:
         self.timers.append(Later(seconds, work))
         return self.timers[-1]
 
-    async def ask(self, name: str) -> None:
-        """Ask as the tenant that the name begins with."""
-        done = asyncio.Event()
-
-        async def work() -> None:
-            async with self.turns.turn(name[0]):
-                self.under_way.append(name)
-                try:
-                    await done.wait()
-                finally:
-                    self.under_way.remove(name)
-
-        self._tasks[name] = asyncio.create_task(work()), done
+    async def ask(self, *names: str) -> None:
+        """Ask as the tenant that each name begins with."""
+        for name in names:
+            self._done[name], self._gone[name] = asyncio.Event(), asyncio.Event()
+            self._tasks[name] = asyncio.create_task(self._ask(name))
         await self.settle()
 
-    async def end(self, name: str, *, leaves: bool = False) -> None:
-        task, done = self._tasks.pop(name)
-        if leaves:
-            task.cancel()
-        done.set()
-        await asyncio.wait([task])
-        await self.settle()
+    async def _ask(self, name: str) -> None:
+        async def gone() -> None:
+            await self._gone[name].wait()
+
+        async with self.turns.turn(name[0], gone):
+            self.under_way.append(name)
+            try:
+                await self._done[name].wait()
+                if name in self.failures:
+                    raise self.failures[name]
+            finally:
+                self.under_way.remove(name)
+
+    async def error(self, name: str) -> BaseException | None:
+        """Wait until it has ended, and tell with what."""
+        (found,) = await asyncio.gather(self._tasks[name], return_exceptions=True)
+        return found
+
+    def hang_up(self, name: str) -> None:
+        self._gone[name].set()
+
+    def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self._done[name].set()
+            await self.settle()
 
     async def settle(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def rest(self) -> list[float]:
-        """Let all that is to be later be now. Return its seconds."""
-        due = [timer for timer in self.timers if not timer.over]
-        for timer in due:
-            timer.fire()
-        await self.settle()
-        return [timer.seconds for timer in due]
+    async def end_all(self) -> None:
+        """End all that is under way, and what comes after it. No turn is lost then."""
+        while self.under_way:
+            await self.end(*self.under_way)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        assert (self.turns._busy, self.turns._lines) == (0, {})
+
+
+LEAVES = {"hangs up": Played.hang_up, "is cancelled": Played.cancel}
+leaves = pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
 
 
 def played(work: Callable[[Played], Any]) -> None:
-    asyncio.run(work(Played()))
+    async def whole() -> None:
+        world = Played()
+        await work(world)
+        await world.end_all()
+
+    asyncio.run(whole())
 
 
-def test_alone_a_tenant_has_as_many_as_it_likes() -> None:
+async def full(world: Played) -> None:
+    """All turns are taken by the first of tenant a."""
+    assert UNDER_WAY == 4
+    await world.ask("a1", "a2", "a3", "a4")
+    assert world.under_way == ["a1", "a2", "a3", "a4"]
+
+
+def test_a_few_lists_are_made_at_once() -> None:
     async def work(world: Played) -> None:
-        for name in ("a1", "a2", "a3"):
-            await world.ask(name)
-        assert world.under_way == ["a1", "a2", "a3"]
-        world.now += RECENT
-        await world.ask("b1")
-        world.now += RECENT
-        await world.ask("a4")
-        assert world.under_way == ["a1", "a2", "a3", "b1", "a4"], "it asked long ago"
+        await full(world)
+        await world.ask("a5", "b1")
+        assert world.under_way == ["a1", "a2", "a3", "a4"]
 
     played(work)
 
 
-def test_beside_another_it_has_one_and_rests() -> None:
+def test_who_floods_is_before_nobody_for_long() -> None:
+    """Whoever asked last, and however long ago: it stands behind one list of each other tenant."""
+
     async def work(world: Played) -> None:
-        await world.ask("b1")
-        for name in ("a1", "a2", "a3"):
-            await world.ask(name)
-        assert world.under_way == ["b1", "a1"]
-        world.now += 0.02
-        await world.end("a1")
-        assert world.under_way == ["b1"], "it rests"
-        assert round(world.timers[-1].seconds, 6) == 0.02
-        world.timers[-1].fire()
+        await full(world)
+        await world.ask("a5", "a6", "a7", "a8", "b1", "b2", "c1")
+        await world.end("a1", "a2", "a3")
+        assert world.under_way == ["a4", "a5", "b1", "c1"]
+        await world.end("a4", "a5", "b1")
+        assert world.under_way == ["c1", "a6", "b2", "a7"]
+
+    played(work)
+
+
+@leaves
+def test_who_leaves_the_line_holds_up_nobody(leave: Callable[[Played, str], None]) -> None:
+    async def work(world: Played) -> None:
+        await full(world)
+        await world.ask("a5", "a6", "b1")
+        leave(world, "a5")
+        leave(world, "b1")
         await world.settle()
-        assert world.under_way == ["b1", "a2"]
+        assert {name: len(line) for name, line in world.turns._lines.items()} == {"a": 1}
+        for name in ("a5", "b1"):
+            assert isinstance(await world.error(name), ClientDisconnect | asyncio.CancelledError)
+        await world.end("a1", "a2")
+        assert world.under_way == ["a3", "a4", "a6"]
 
     played(work)
 
 
-def test_a_flood_from_before_shrinks_to_one() -> None:
+@leaves
+@pytest.mark.parametrize("given_before", [True, False])
+def test_a_turn_is_not_lost_on_who_leaves_meanwhile(
+    leave: Callable[[Played, str], None], given_before: bool
+) -> None:
     async def work(world: Played) -> None:
-        for number in range(1, 5):
-            await world.ask(f"a{number}")
-        await world.ask("b1")
-        for number in range(5, 9):
-            await world.ask(f"a{number}")
-        assert world.under_way == ["a1", "a2", "a3", "a4", "b1"]
-        for number in range(1, 5):
-            await world.end(f"a{number}")
-            for timer in world.timers:
-                if timer.seconds < LONGEST_TURN:
-                    timer.fire()
-            await world.settle()
-        assert world.under_way == ["b1", "a5"]
-
-    played(work)
-
-
-def test_once_the_other_is_silent_all_go_on() -> None:
-    async def work(world: Played) -> None:
-        await world.ask("b1")
-        await world.end("b1")
-        for name in ("a1", "a2", "a3"):
-            await world.ask(name)
-        assert world.under_way == ["a1"]
-        world.now += RECENT
-        await world.end("a1")
-        assert world.under_way == ["a2", "a3"]
-
-    played(work)
-
-
-def test_who_leaves_holds_up_nobody() -> None:
-    async def work(world: Played) -> None:
-        await world.ask("b1")
-        for name in ("a1", "a2", "a3"):
-            await world.ask(name)
-        await world.end("a2", leaves=True)
-        await world.end("a1", leaves=True)
-        await world.rest()
-        assert world.under_way == ["b1", "a3"]
-        await world.end("a3")
-        await world.end("b1")
-        await world.rest()
-        assert not world.turns._lines
-
-    played(work)
-
-
-def test_a_turn_is_not_lost_on_who_leaves_meanwhile() -> None:
-    async def work(world: Played, *, given_before: bool) -> None:
-        await world.ask("b1")
-        for name in ("a1", "a2", "a3"):
-            await world.ask(name)
-        task, _ = world._tasks.pop("a2")
-        steps = [task.cancel, lambda: [timer.fire() for timer in world.timers]]
+        await full(world)
+        await world.ask("a5", "a6")
+        steps = [lambda: leave(world, "a5"), world._done["a1"].set]
         for step in reversed(steps) if given_before else steps:
             step()
         await world.settle()
-        assert world.under_way == ["b1", "a1", "a3"], given_before
+        assert world.under_way == ["a2", "a3", "a4", "a6"]
+        assert await world.error("a5") is not None
 
-    for given_before in (True, False):
-        asyncio.run(work(Played(), given_before=given_before))
+    played(work)
 
 
-def test_what_hangs_holds_up_others_for_a_moment() -> None:
+@pytest.mark.parametrize("error", [ValueError(), SystemError(), asyncio.CancelledError()])
+def test_what_fails_gives_its_turn_back(error: BaseException) -> None:
     async def work(world: Played) -> None:
+        await full(world)
         await world.ask("b1")
-        await world.ask("a1")
-        await world.ask("a2")
-        assert world.under_way == ["b1", "a1"]
-        assert await world.rest() == [LONGEST_TURN, LONGEST_TURN]
-        assert world.under_way == ["b1", "a1", "a2"]
+        world.failures["a1"] = error
         await world.end("a1")
-        await world.end("a2")
-        await world.end("b1")
-        await world.rest()
-        assert not world.turns._lines
+        assert world.under_way == ["a2", "a3", "a4", "b1"]
+
+    played(work)
+
+
+def test_what_hangs_gives_its_turn_on_once() -> None:
+    async def work(world: Played) -> None:
+        await full(world)
+        await world.ask("b1", "b2")
+        assert {timer.seconds for timer in world.timers} == {LONGEST_TURN}
+        world.timers[0].fire()
+        await world.settle()
+        assert world.under_way == ["a1", "a2", "a3", "a4", "b1"]
+        await world.end("a1")
+        assert world.under_way == ["a2", "a3", "a4", "b1"], "it had given it on"
+
+    played(work)
+
+
+def test_a_line_is_bounded_for_each_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_turns, "REFUSAL", 0)
+
+    async def work(world: Played) -> None:
+        await full(world)
+        waiting = [f"a{number}" for number in range(5, 5 + WAITING)]
+        await world.ask(*waiting, "a", "b1")
+        refused = await world.error("a")
+        assert isinstance(refused, HttpProblem)
+        assert (refused.status, refused.headers) == (429, {"Retry-After": "5"})
+        world.hang_up(waiting[0])
+        await world.settle()
+        await world.ask("a")
+        assert not world._tasks["a"].done(), "one has left"
+        assert len(world.turns._lines["b"]) == 1
 
     played(work)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from vmrunner.services.queue_reasons import CHEAP, PAUSES, QUEUE_KEPT, KeptQueue, QueueView
 
 
@@ -25,6 +27,20 @@ class Looks:
     def get(self) -> tuple[str, bool]:
         view, is_new = self.kept.get(self.look)
         return view.reasons["n"], is_new
+
+
+class Entered:
+    """A lock that counts who asks for it."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock, self.asked = lock, threading.Semaphore(0)
+
+    def acquire(self, blocking: bool = True) -> bool:
+        self.asked.release()
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 def test_a_queue_that_costs_little_is_never_old() -> None:
@@ -67,3 +83,36 @@ def test_while_one_looks_others_have_the_former() -> None:
     thread.join(30)
     found.append(looks.get())
     assert found == [("1", False), ("2", False)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_old_is_shown_to_nobody(kept: bool) -> None:
+    """Of many who ask at once where nothing recent is kept one looks, and the others wait."""
+    looks = Looks()
+    looks.cost = 60.0
+    if kept:
+        looks.get()
+        looks.now += 2 * QUEUE_KEPT
+    begun, may_end, found = threading.Event(), threading.Event(), list[tuple[str, bool]]()
+    waiting = Entered(looks.kept._looking)
+    looks.kept._looking = waiting  # type: ignore[assignment]
+
+    def slow() -> QueueView:
+        begun.set()
+        assert may_end.wait(30)
+        return looks.look()
+
+    def ask() -> None:
+        view, is_new = looks.kept.get(slow)
+        found.append((view.reasons["n"], is_new))
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    assert all(waiting.asked.acquire(timeout=30) for _ in threads)
+    may_end.set()
+    for thread in threads:
+        thread.join(30)
+    newest = "2" if kept else "1"
+    assert sorted(found) == [(newest, False)] * 4 + [(newest, True)]

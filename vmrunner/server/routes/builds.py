@@ -108,7 +108,7 @@ def submission(page: str) -> Answers:
     return made | answers(page, "SpecPage", headers=("Location",), described="It is there, or dry")
 
 
-@router.get("/builds", responses=polled("BuildPage"), dependencies=[IN_TURN])
+@router.get("/builds", responses=polled("BuildPage", problems=(429,)), dependencies=[IN_TURN])
 def list_builds(
     request: Request, parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> Response:

@@ -26,7 +26,7 @@ class CacheParameters(Parameters):
     limit: int = Field(default=1000, ge=1, le=MOST_CACHES)
 
 
-@router.get("/caches", responses=answers("CachePage"), dependencies=[IN_TURN])
+@router.get("/caches", responses=answers("CachePage", problems=(429,)), dependencies=[IN_TURN])
 def list_caches(
     parts: Parts, principal: Reader, wanted: Annotated[CacheParameters, Query()]
 ) -> JSONResponse:
@@ -43,7 +43,7 @@ def remove_cache(cache: str, parts: Parts, principal: Submitter) -> JSONResponse
     return listing("cache", [caches.cache_document(found)])
 
 
-@pages.get("/caches")
+@pages.get("/caches", dependencies=[IN_TURN])
 def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
     """The same for people; who sees all sees whose each is."""
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
-from vmrunner.server.authentication import Requires, caller
+from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.tenant_turns import TenantTurns
@@ -42,15 +42,18 @@ Enterer = Annotated[Principal, Depends(Requires(TokenScope.ENTER))]
 Scraper = Annotated[Principal, Depends(Requires(TokenScope.METRICS, whole=True))]
 
 
-async def _in_turn(request: Request) -> AsyncIterator[None]:
+async def _in_turn(request: Request, principal: Reader) -> AsyncIterator[None]:
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
     turns = cast("TenantTurns", request.app.state.tenant_turns)
-    principal = caller(request).principal
-    async with turns.turn(principal.tenant if principal.labels else principal.actor):
+    async with turns.turn(principal.tenant if principal.labels else principal.actor, gone):
         yield
 
 
-#: A route whose answer takes much of the processor: a tenant's wait for each other while others
-#: ask. The turn ends before the answer is sent: its reader may be slow.
+#: A route for readers whose answer takes much of the processor: tenants take turns. The turn ends
+#: before the answer is sent: its reader may be slow.
 IN_TURN: Final = Depends(_in_turn, scope="function")
 
 

@@ -29,7 +29,7 @@ class CostParameters(Parameters):
     since: Span = 7 * cost_report.DAY
 
 
-@router.get("/costs", responses=answers("CostPage"), dependencies=[IN_TURN])
+@router.get("/costs", responses=answers("CostPage", problems=(429,)), dependencies=[IN_TURN])
 def list_costs(
     parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
 ) -> JSONResponse:

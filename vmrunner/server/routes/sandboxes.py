@@ -164,7 +164,7 @@ async def create_sandbox(
     return await submitted(request, parts, principal, SandboxBody, dry_run=wanted.dry_run)
 
 
-@router.get("/sandboxes", responses=polled("SandboxPage"), dependencies=[IN_TURN])
+@router.get("/sandboxes", responses=polled("SandboxPage", problems=(429,)), dependencies=[IN_TURN])
 def list_sandboxes(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:

@@ -12,7 +12,7 @@ from vmrunner.model import Instance, Kind, TokenScope
 from vmrunner.server import html_times
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html_tables import Cell, RowAction, TableLink, TableRow, table
-from vmrunner.server.routes.common import Parts, Reader
+from vmrunner.server.routes.common import IN_TURN, Parts, Reader
 from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
 
@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 _COLUMNS = ("VM", "State", "In the cloud", "Why it lives", "Machine", "Age", "Deadline", "Died of")
 
 
-@router.get("/vms")
+@router.get("/vms", dependencies=[IN_TURN])
 def vms(
     request: Request, parts: Parts, principal: Reader, gone: Annotated[bool, Query()] = False
 ) -> Response:
