@@ -514,11 +514,11 @@ def test_a_tenants_lists_wait_for_each_other(
         leaver.sendall(head.encode())
         wait_until(lambda: lines() == {mine: 10 - UNDER_WAY})
     wait_until(lambda: lines() == {mine: 9 - UNDER_WAY})
-    one = threading.Thread(target=ask, args=(other,))
-    one.start()
+    request = threading.Thread(target=ask, args=(other,))
+    request.start()
     wait_until(lambda: lines() == {mine: 9 - UNDER_WAY, theirs: 1})
     may_end.release(100)
-    for thread in (*flood, one):
+    for thread in (*flood, request):
         thread.join(30)
     assert statuses == [200] * 10
     assert begun.index("{'repository': 'b/app'}") <= UNDER_WAY + 1, "behind one of the others"

@@ -33,10 +33,10 @@ class Entered:
     """A lock that counts who asks for it."""
 
     def __init__(self, lock: threading.Lock) -> None:
-        self._lock, self.asked = lock, threading.Semaphore(0)
+        self._lock, self.calls = lock, threading.Semaphore(0)
 
     def acquire(self, blocking: bool = True) -> bool:
-        self.asked.release()
+        self.calls.release()
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
@@ -110,7 +110,7 @@ def test_what_is_old_is_shown_to_nobody(kept: bool) -> None:
     for thread in threads:
         thread.start()
     assert begun.wait(30)
-    assert all(waiting.asked.acquire(timeout=30) for _ in threads)
+    assert all(waiting.calls.acquire(timeout=30) for _ in threads)
     may_end.set()
     for thread in threads:
         thread.join(30)
