@@ -98,7 +98,7 @@ class KubeSide(HttpSide):
     plantable = (Kind.INSTANCE, *leftovers)
     listings = kube_requests.LISTINGS
     ending = "jobs.delete"
-    page = "vmrunner.providers.kubernetes.sweep.PAGE"
+    page = "vmrunner.providers.kubernetes.describe.PAGE"
     dry_reason = Reason.QUOTA
     fates = kube_requests.FATES
     troubles = kube_requests.TROUBLES
