@@ -207,7 +207,8 @@ def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
     build = BuildRecord(
         id="b-1", spec=build_spec, state=BuildState.QUEUED, created_at=now, state_since=0
     )
-    ledger: Any = SimpleNamespace(installation="i", generation="g")
+    rows = SimpleNamespace(container=lambda _: None)
+    ledger: Any = SimpleNamespace(installation="i", generation="g", instances=rows)
     offer = capabilities.offers(provider, requirements.machine(build_spec))[0]
     order, access = OrderFactory(ledger, log_bytes=1 << 20)(build, "vm-1", offer, now + 600)
     assert order.shape is not None
