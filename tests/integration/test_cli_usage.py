@@ -138,6 +138,6 @@ def test_no_help_tells_a_type_of_python(cli: Cli) -> None:
         assert "<" not in choice.sub("", text), words
         assert not re.search(r"\[\[|\{\w+…", text), words
     assert "[JOB]... [-- CMD…]\n" in found["run",]
-    assert "\n  JOB  A job of the file" in found["run",]
+    assert "\n  JOB  A job of vmrunner.yml" in found["run",]
     assert "artifacts get [OPTIONS] {ID} [PATH]...\n" in found["artifacts", "get"]
     assert "  --ttl DURATION " in found["image", "build"]

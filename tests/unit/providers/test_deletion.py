@@ -101,6 +101,6 @@ def test_nothing_is_waited_for_whose_end_others_know() -> None:
 
 
 def test_what_was_asked_before_is_only_looked_at() -> None:
-    tough = Tough(asked=[True])
+    tough = Tough(forced=[True])
     assert tough.deleted(ask=False).dead == {KEY}
     assert tough.forced == [True]
