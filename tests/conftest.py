@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if "not vm" in config.option.markexpr and _has_room(memory := Path("/dev/shm")):
         # Each commit of their ledgers waits for the disk otherwise. VMs' disks have no room there.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+@pytest.fixture(autouse=True)
+def _umask_stays() -> Iterator[None]:
+    """Each test leaves the process's mask as it was: with another, what tests after it write may be
+    anybody's to change, and a configuration that is so does not count."""
+    before = _umask()
+    yield
+    if (after := _umask()) != before:
+        os.umask(before)
+        pytest.fail(f"this test left the umask {after:o}, and found {before:o}")
+
+
+def _umask() -> int:
+    status = Path("/proc/self/status").read_text()  # to ask `umask` would change it for a moment
+    return int(status.partition("Umask:")[2].split(maxsplit=1)[0], 8)
 
 
 #: What `make test` leaves to `make test-all`: ids of tests, without parameters for all of them.

@@ -337,21 +337,27 @@ def test_the_bell_of_the_caches_is_no_link(place: UnitPlace, tmp_path: Path) -> 
     assert (tmp_path / "out/secret").read_text() == "host key"
 
 
+@pytest.fixture
+def own_umask() -> Iterator[None]:
+    """The mask of what is a process of its own elsewhere, and sets one."""
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+
+
+@pytest.mark.usefixtures("own_umask")
 def test_whoever_fills_the_box_writes_through_nothing(place: UnitPlace, tmp_path: Path) -> None:
     for name in unit_lay.SCRIPTS:
         (tmp_path / "box" / name).symlink_to(tmp_path / "out/secret")
-    mask = os.umask(0o022)
-    try:
-        for _ in range(2):
-            assert unit_lay.lay(place.box) == 0
-    finally:
-        os.umask(mask)
+    for _ in range(2):
+        assert unit_lay.lay(place.box) == 0
     assert (tmp_path / "out/secret").read_text() == "host key"
     modes = {path.name: path.lstat().st_mode for path in (tmp_path / "box").iterdir()}
     assert modes.pop("driver.sh") == modes.pop("beside.sh") == stat.S_IFREG | 0o644
     assert modes == dict.fromkeys(unit_lay.FIFOS, stat.S_IFIFO | 0o666)
 
 
+@pytest.mark.usefixtures("own_umask")
 def test_a_box_that_is_a_link_is_not_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "box").symlink_to(tmp_path / "out")
