@@ -23,8 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--survive-cut", type=float, default=20, help="seconds of each cut")
 
 
-#: Bytes of memory that must be free for the files of tests: beside theirs a VM's disk of the default
-#: size has room, without which builds are refused beforehand.
+#: Bytes of memory that must be free for the files of tests: beside theirs a VM's disk of the
+#: default size has room, without which builds are refused beforehand.
 ROOM = 18 << 30
 
 
