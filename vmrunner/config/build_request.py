@@ -67,58 +67,62 @@ class BuildFields(Section):
     a job file names secrets, a request holds their values."""
 
     container: Annotated[Text, checked(field_checks.container)] | None = Field(
-        default=None, description="The container's image."
+        default=None, description="Container image."
     )
-    container_runtime: Runtime | None = Field(default=None, description="runc, or runsc: gVisor.")
+    container_runtime: Runtime | None = Field(
+        default=None, description="runc, or runsc for gVisor."
+    )
     provider: Text | None = Field(default=None, description="A provider's name, or its kind.")
-    image: Text | None = Field(default=None, description="The VM's image.")
+    image: Text | None = Field(default=None, description="VM image.")
     bootstrap: StrictBool | None = Field(
         default=None,
-        description="The VM's image is a plain Debian or Ubuntu: install Docker in it.",
+        description="VM image is a plain Debian or Ubuntu: install Docker.",
     )
-    docker: StrictBool | None = Field(default=None, description="Give it a Docker of its own.")
+    docker: StrictBool | None = Field(default=None, description="Give the build its own Docker.")
     registry_secret: Text | None = Field(
-        default=None, description="The secret that pulls the container's image, and nothing else."
+        default=None, description="Secret that is used to pull the container image only."
     )
     privileged: StrictBool | None = Field(
-        default=None, description="A privileged container, if limits.privileged allows."
+        default=None, description="Privileged container, if limits.privileged allows it."
     )
-    source: Text | None = Field(default=None, description="DIR or git+URL@REF.", repr=False)
+    source: Text | None = Field(
+        default=None, description="Files for /work: a directory, or git+URL@REF.", repr=False
+    )
     env: Annotated[Mapping[str, str], converted(field_checks.environment_table)] = Field(
-        default_factory=dict, description="A variable of the steps."
+        default_factory=dict, description="Variable of the steps."
     )
     secrets: Iterable[str] = ()
     artifacts: Sequence[object] = ()
     caches: Sequence[object] = ()
     labels: Annotated[Mapping[str, str], converted(field_checks.label_table)] = Field(
-        default_factory=dict, description="A label."
+        default_factory=dict, description="Label of the build; repeat for more."
     )
     timeout: Seconds | None = Field(
-        default=None, description="The longest that the steps may take."
+        default=None, description="Longest run of the steps; else 30m, or as configured."
     )
     ttl: Seconds | None = Field(
-        default=None, description="The longest life of the VM; default: timeout + 15m."
+        default=None, description="Longest life of the VM; default: timeout + 15m."
     )
-    queue_timeout: Seconds | None = Field(
-        default=None, description="The longest wait for a machine."
-    )
+    queue_timeout: Seconds | None = Field(default=None, description="Longest wait for a VM.")
     keep_on_failure: Seconds | None = Field(
-        default=None, description="Keep the VM that long, for `vmrunner ssh`."
+        default=None, description="Keep a failed VM this long, for `vmrunner ssh`."
     )
     keep_logs: Seconds | None = Field(
-        default=None, description="How long its log and artifacts are kept."
+        default=None, description="How long log and artifacts are kept."
     )
-    network: Policy | None = Field(default=None, description="open, none, or allow=HOST[:PORT],…")
-    cpus: Count | None = Field(default=None, description="The least number of CPUs.")
+    network: Policy | None = Field(
+        default=None, description="open, none, or allow=HOST[:PORT],…; else as configured."
+    )
+    cpus: Count | None = Field(default=None, description="Minimum number of CPUs.")
     memory: Annotated[Bytes, _at_least(field_checks.LEAST_MEMORY)] | None = Field(
-        default=None, description="Such as 4GiB."
+        default=None, description="Minimum memory, such as 4GiB."
     )
     disk: Annotated[Bytes, _at_least(field_checks.LEAST_DISK)] | None = Field(
-        default=None, description="Such as 20GiB."
+        default=None, description="Disk of the VM, such as 20GiB."
     )
-    spot: StrictBool | None = Field(default=None, description="Prefer spot machines.")
+    spot: StrictBool | None = Field(default=None, description="Prefer spot VMs.")
     retry_on_loss: StrictBool | None = Field(
-        default=None, description="If the VM is lost, run again also after steps had begun."
+        default=None, description="If the VM is lost, run again even if steps had begun."
     )
     priority: Whole | None = Field(default=None, description="Higher starts first; default: 0.")
 
@@ -137,15 +141,17 @@ class BuildFields(Section):
 
 
 class BuildRequest(BuildFields):
-    """One build, as it is asked for. All are values: names of variables and files were read by
-    by whichever door. Raises ConfigError with field, value and fix."""
+    """One build, as it is asked for. All are values: names of variables and files were read
+    before. Raises ConfigError with field, value and fix."""
 
     model_config = ConfigDict(strict=True)
     is_sandbox: ClassVar[bool] = False
 
     steps: Annotated[tuple[Step, ...], converted(field_checks.steps)] | None = None
     secrets: Annotated[Mapping[str, bytes], converted(field_checks.secret_values)] = Field(
-        default_factory=dict, description="A secret, from this environment or a file.", repr=False
+        default_factory=dict,
+        description="Secret from this environment, or from a file.",
+        repr=False,
     )
     artifacts: Annotated[
         tuple[ArtifactRule, ...],
@@ -154,9 +160,9 @@ class BuildRequest(BuildFields):
     caches: Annotated[
         tuple[CacheRule, ...],
         converted(cache_checks.cache_rules, input_type=Sequence[Mapping[str, Any] | CacheRule]),
-    ] = Field(default=(), description="A directory of the container that later builds get.")
+    ] = Field(default=(), description="Directory of the container to keep for later builds.")
     name: Annotated[str, converted(field_checks.build_name, input_type=str)] | None = Field(
-        default=None, description="A name, usable instead of the id."
+        default=None, description="Name of the build, usable in place of its id."
     )
     idempotency_key: (
         Annotated[str, converted(field_checks.idempotency_key, input_type=str)] | None
