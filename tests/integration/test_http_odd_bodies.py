@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,36 @@ def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:
     values = {"ttl": "5m", "max_ttl": "4m"}
     problem = http.client().post(f"{API}/sandboxes", json=values).json()
     assert (problem["field"], problem["value"]) == ("max_ttl", "4m")
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("builds", {}),
+        ("builds", {"registry_secret": "LOGIN"}),
+        ("builds", {"bootstrap": True, "network": "none"}),
+        ("builds", {"container_runtime": "runsc", "docker": True}),
+        ("builds", {"container_runtime": "runsc", "privileged": True}),
+        ("builds", {"container_runtime": "runsc", "caches": [{"path": "/c", "key": "k"}]}),
+        ("builds", {"caches": [{"path": "/c", "key": "{hash:x}"}]}),
+        ("builds", {"keep_on_failure": "0s", "env": {"A": "1"}, "secrets": {"A": "2"}}),
+        ("builds", {"timeout": "1h", "ttl": "30m", "memory": "1", "provider": "x"}),
+        ("sandboxes", {"container_runtime": "runsc"}),
+        ("sandboxes", {"ttl": "5m", "max_ttl": "4m", "env": {"A": "1"}, "secrets": {"A": "2"}}),
+    ],
+)
+def test_a_problem_speaks_of_the_body_and_of_no_command_line(
+    http: Service, path: str, values: dict[str, Any]
+) -> None:
+    steps = {"steps": ["true"]} if path == "builds" and values else {}
+    answer = http.client().post(f"{API}/{path}", json={**steps, **values})
+    problem = answer.json()
+    assert answer.status_code == 422, problem
+    fields = BuildBody.model_fields.keys() | SandboxBody.model_fields.keys()
+    for fault in [problem, *problem.get("errors", ())]:
+        assert fault["field"].partition("[")[0] in fields, fault
+        assert fault["fix"], fault
+        assert not re.search(r"(?<!\w)-{1,2}[a-z]| -- |CONFIG", f"{fault['detail']} {fault['fix']}")
 
 
 @pytest.mark.parametrize(("path", "kind"), [("builds", BuildBody), ("sandboxes", SandboxBody)])

@@ -9,6 +9,24 @@ from typing import Final
 from vmrunner.errors import ConfigError
 
 _LINE: Final = re.compile(r":(\d+): \Z")
+#: What messages call the keys of a request that have another name in it.
+_KEYS: Final = {
+    "artifact": "artifacts",
+    "cache": "caches",
+    "fallback of a cache": "caches",
+    "key of a cache": "caches",
+    "path of a cache": "caches",
+    "command": "steps",
+    "label": "labels",
+    "secret": "secrets",
+    "timeout of a step": "steps",
+}
+
+
+def key_of(message: str) -> str:
+    """The key of a job file, or of a request's body, that a message is about ("max-ttl: …")."""
+    name = message.partition(":")[0]
+    return _KEYS.get(name, name.replace("-", "_"))
 
 
 def placed(error: ConfigError, place: str) -> ConfigError:

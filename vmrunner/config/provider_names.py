@@ -21,7 +21,7 @@ def chosen(wanted: str | None, default: str | None, providers: Mapping[str, Any]
         names = ", ".join(sorted(providers))
         raise ConfigError(
             f"default_provider: not set, and there are several providers: {names}",
-            hint="set it, or use --provider",
+            hint="set it, or name a provider",
         )
     if wanted in providers:
         return wanted

@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from vmrunner import errors
 from vmrunner.config.fault_words import in_words, written
+from vmrunner.config.placed_faults import key_of
 from vmrunner.lib import request_names, units
 from vmrunner.services.document_types import OneFault, Problem
 
@@ -177,9 +178,7 @@ def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None)
     if status >= 500:
         log.warning("%s", error)
     more = error.more if isinstance(error, errors.ConfigError) else ()
-    field = _field(str(error.args[0])) if status == 422 else ""
-    if (key := field.replace("-", "_")) in (body or {}):
-        field = key  # the option's name, which the command line has
+    field = _field_of(str(error.args[0]), body or {}) if status == 422 else ""
     return problem(
         status,
         str(error.args[0]),
@@ -193,7 +192,7 @@ def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None)
 
 def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> OneFault:
     detail = str(error.args[0])
-    field = _field(detail)
+    field = _field_of(detail, body)
     value = _value(body, field)
     return {"field": _cut(field), "value": value, "detail": _cut(detail), "fix": _cut(error.hint)}
 
@@ -206,6 +205,12 @@ def _cut(text: str) -> str:
 def _field(detail: str) -> str:
     name, colon, _ = detail.partition(": ")
     return name if colon and " " not in name else ""
+
+
+def _field_of(detail: str, body: Mapping[str, Any]) -> str:
+    """The field as the body spells it."""
+    key = key_of(detail)
+    return key if key in body else _field(detail)
 
 
 def _value(body: Mapping[str, Any], field: str) -> Scalar:

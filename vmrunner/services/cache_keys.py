@@ -36,7 +36,7 @@ def _named(key: str, source: str | None) -> str:
     if source is None or source.startswith(sources.GIT):
         raise ConfigError(
             f"cache: {key[:80]!r} names files of a source directory, and there is none",
-            hint="--source DIR, or a key without {hash:…}",
+            hint="a source directory, or a key without {hash:…}",
         )
     for glob in found:
         key = key.replace(f"{{hash:{glob}}}", _digest(Path(source), glob))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
 
 from vmrunner.config import cache_checks, field_checks, registry_auth
 from vmrunner.config.longest_life import LongestLife, longest_life
-from vmrunner.config.placed_faults import placed, together
+from vmrunner.config.placed_faults import key_of, placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
 from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Limits, Network, NetworkPolicy, Step
@@ -52,20 +52,6 @@ class CheckedRequest:
             yield
         except ConfigError as error:
             raise placed_error(error, self.locations) from error.__cause__
-
-
-#: What errors call the keys of a job file that have another name there.
-_KEYS: Final = {
-    "artifact": "artifacts",
-    "cache": "caches",
-    "fallback of a cache": "caches",
-    "key of a cache": "caches",
-    "path of a cache": "caches",
-    "command": "steps",
-    "label": "labels",
-    "secret": "secrets",
-    "timeout of a step": "steps",
-}
 
 
 class _Checks:
@@ -154,8 +140,7 @@ def check_again(spec: BuildSpec, settings: Settings) -> None:
 
 def placed_error(error: ConfigError, locations: Mapping[str, str]) -> ConfigError:
     """The same, with the line of the job file that it is about."""
-    name = str(error.args[0]).partition(":")[0]
-    return placed(error, locations.get(_KEYS.get(name, name.replace("-", "_")), ""))
+    return placed(error, locations.get(key_of(str(error.args[0])), ""))
 
 
 # --- from each kind of speech --------------------------------------------------------------------
@@ -286,7 +271,7 @@ def _network(request: BuildRequest, settings: Settings) -> NetworkPolicy:
     if request.bootstrap and network is Network.NONE:
         raise ConfigError(
             "bootstrap: the VM installs Docker from the network, and network is none",
-            hint="an image of vmrunner's own, or --network open",
+            hint="an image of vmrunner's own, or an open network",
         )
     return network
 
@@ -343,18 +328,18 @@ def _runtime(request: BuildRequest, settings: Settings) -> str:
     if runtime == RUNSC and wide is not None:
         raise ConfigError(
             f"{wide}: runsc (gVisor) cannot give it",
-            hint="--container-runtime runc, or leave it out",
+            hint="the container runtime runc, or leave it out",
         )
     if runtime == RUNSC and request.caches:
         raise ConfigError(
             "caches: runsc (gVisor) keeps the container's files to itself",
-            hint="--container-runtime runc, or leave them out",
+            hint="the container runtime runc, or leave them out",
         )
     if runtime == RUNSC and request.is_sandbox:
         raise ConfigError(
             "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
             "files reached by the VM's kernel",
-            hint="container_runtime = runc",
+            hint="the container runtime runc",
         )
     return runtime
 
@@ -380,7 +365,7 @@ def _container(request: BuildRequest, settings: Settings) -> str:
     if name is not None:
         if name not in request.secrets:
             raise ConfigError(
-                f"registry_secret: no secret {name!r} is given", hint=f"--secret {name} gives it"
+                f"registry_secret: no secret {name!r} is given", hint=f"give the secret {name} too"
             )
         registry_auth.header(container, request.secrets[name])
     return container

@@ -158,7 +158,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
     [
         (
             {"registry_secret": "LOGIN"},
-            "registry_secret: no secret 'LOGIN' is given (--secret LOGIN gives it)",
+            "registry_secret: no secret 'LOGIN' is given (give the secret LOGIN too)",
         ),
         (
             {"registry_secret": "LOGIN", "secrets": {"LOGIN": b"hunter2"}},
@@ -305,7 +305,7 @@ def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
         }
     )
     for options in ({"docker": True}, {"privileged": True}):
-        with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*--container-runtime runc"):
+        with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*the container runtime runc"):
             requests.check(BuildRequest(steps=MAKE, **options), wide)
         request = BuildRequest(steps=MAKE, container_runtime="runc", **options)
         assert requests.check(request, wide).spec.runtime == "runc"
