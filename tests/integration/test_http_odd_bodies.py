@@ -80,7 +80,7 @@ def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:
         ("sandboxes", {"ttl": "5m", "max_ttl": "4m", "env": {"A": "1"}, "secrets": {"A": "2"}}),
     ],
 )
-def test_a_problem_speaks_of_the_body_and_of_no_command_line(
+def test_a_problem_names_no_flag_of_the_command_line(
     http: Service, path: str, values: dict[str, Any]
 ) -> None:
     steps = {"steps": ["true"]} if path == "builds" and values else {}
