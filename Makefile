@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 
 PYTEST := .venv/bin/pytest
+# Tests that read the code and run none of it: they run beside the types, which take one core alone.
+HOUSE := tests/unit/test_house.py
 # Else each process that runs tests compiles all of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -37,7 +39,7 @@ test-changed: setup
 	scripts/test-changed
 
 check: lint
-	$(PYTEST) -q -n 2 tests/unit
+	$(PYTEST) -q -n 2 tests/unit --ignore $(HOUSE)
 
 lint: setup
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types style
@@ -53,6 +55,7 @@ style:
 	scripts/tree --check
 	.venv/bin/python scripts/tables --check
 	.venv/bin/python scripts/statements --check
+	$(PYTEST) -q -n 0 -m 'not wide' $(HOUSE)
 
 soak: setup
 	.venv/bin/vmrunner image build
