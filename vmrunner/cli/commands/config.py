@@ -81,7 +81,8 @@ def config_get(
     }
     if key not in values and not below:
         tables = {name[:at] for name in values for at in range(len(name)) if name[at] == "."}
-        raise NotFound(f"no key {key!r}", hint=units.nearest_of(key, {*values, *tables}))
+        near = units.nearest_of(key, {*values, *tables})
+        raise NotFound(f"no key {key!r}", hint=near or "vmrunner config show lists them")
     value = below or values[key]
     text = "" if value is None else value if isinstance(value, str) else output.json_text(value)
     output.print_out(text)
@@ -223,7 +224,7 @@ def db_status(context: typer.Context, form: Output = Format.TABLE) -> int:
     state = Ledger.state(database_url(shell_of(context).loaded.settings))
     output.show(view, [state], form)
     if state.version is None:
-        output.say("no tables of ours there yet: the first command that needs them makes them")
+        output.say("the database has no tables yet; the first command that needs them makes them")
     elif state.pending:
         output.say("vmrunner db upgrade runs what is pending; of SQLite any other command does")
     elif state.version > state.newest:
