@@ -149,7 +149,7 @@ def test_config_schema_holds_an_envelope_and_each_line(cli: Cli, home: Path) -> 
     shown = cli("config", "schema", "--document", "build")
     schema = json.loads(shown.out)
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert cli("run", "-d", *script("hex 61")).code == 0
+    assert cli("run", *script("hex 61")).code == 0
     whole = json.loads(cli("ps", "-a", "-o", "json").out)
     (line,) = cli("ps", "-a", "-o", "jsonl").out.splitlines()
     jsonschema.validate(whole, schema)
