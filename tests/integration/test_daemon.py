@@ -146,6 +146,33 @@ def test_serve_until_idle_does_the_work_and_goes(
     assert shop.ledger.engines.list() == []
 
 
+def test_a_background_engine_outlives_a_removed_ledger_by_its_vms(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could do nothing more for anybody, and would try to for ever."""
+    monkeypatch.setattr(daemon, "IDLE_EXIT", 0.2)
+    clock = {"ahead": 0.0}
+    build = shop.submit()
+    engine = shop.engine(clock=lambda: time.time() + clock["ahead"])
+    served = Daemon(engine, shop.ledger, until_idle=True)
+    thread = threading.Thread(target=served.run, kwargs={"signals": False})
+    thread.start()
+    try:
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "it to run")
+        for file in shop.root.glob("ledger.db*"):
+            file.unlink()
+        (shop.root / "witness").unlink()
+        thread.join(3 * engine_module.BUSY_TICK)
+        assert thread.is_alive(), "its VM lives"
+        clock["ahead"] = 2000
+        thread.join(30)
+        assert not thread.is_alive()
+    finally:
+        served.stop()
+        Session.go.set()
+        thread.join(30)
+
+
 def test_templates_are_made_while_no_build_wants_the_processors(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ class Engine:
         self.draining = False  # start nothing more; what runs goes on
         self.idle = False  # after a tick: nothing is queued, runs or dies
         self.waiting: Mapping[str, str] = {}  # build → why it is still queued
+        self._last_end = 0.0  # when the last VM that it knows of must be dead; time.time()
 
     # --- its life ---
 
@@ -241,6 +242,8 @@ class Engine:
         """Leave for good, unless there is work for us. Who submits looks for engines after that,
         we look for work after leaving: one of the two sees the other. False: go on ticking."""
         builds = self._context.ledger.builds
+        if self.is_abandoned():
+            return True
         try:
             if self._joined:
                 self._context.ledger.engines.leave(self.id)
@@ -250,6 +253,11 @@ class Engine:
         except LedgerError as error:
             log.error("the ledger is out of reach: %s", error)
             return False
+
+    def is_abandoned(self) -> bool:
+        """True when the ledger was deleted, and each VM that it told of is past its deadline."""
+        removed = self._context.ledger.is_removed()
+        return removed and self._context.clock() > self._last_end
 
     @property
     def launches(self) -> frozenset[str]:
@@ -312,6 +320,7 @@ class Engine:
         minded = any(map(self._concerns, snapshot.builds.values()))
         # What waits in a pool is minded by the engine that fills it: none stays for it alone.
         rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
+        self._last_end = max((row.end for row in snapshot.mine.values()), default=0.0)
         self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
         self._reconciler.finish()
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):

@@ -322,6 +322,11 @@ class Ledger:
         trips to a server. What it writes meanwhile has its own."""
         return self._database.reading()
 
+    def is_removed(self) -> bool:
+        """True when the file of a SQLite ledger was deleted: what is written is lost with us."""
+        path = sqlite_path(parse_url(self.url))
+        return path is not None and not path.exists()
+
     def failover_risk(self) -> str:
         """A message about how a failover could lose what was committed; "": nothing known."""
         from vmrunner.ledger import replication

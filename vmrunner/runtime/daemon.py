@@ -215,7 +215,7 @@ class Daemon:
             self._renewing = False
             self._take_configuration()
         now = time.monotonic()
-        if not (self._until_idle and self._engine.idle):
+        if not (self._until_idle and (self._engine.idle or self._engine.is_abandoned())):
             self._idle_since = None
             return False
         self._idle_since = self._idle_since if self._idle_since is not None else now
