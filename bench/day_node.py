@@ -116,7 +116,7 @@ class Node:
 
     def __init__(self, world: World, number: int, pid: int) -> None:
         self.world, self.number = world, number
-        self.born, self.dead = world.clock(), False
+        self.awake_since, self.dead = world.clock(), False
         self.host = Host(f"m{number}", str(number))
         self.process = Process(
             machine=f"m{number}", boot="b", pid_namespace="n", pid=pid, started=pid

@@ -118,7 +118,7 @@ class AzureSide(HttpSide):
         self._planted = 0
 
     def provider(self, installation: str) -> AzureProvider:
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": self.name,
             "installation": installation,
             "subscription": self.local.subscription,
@@ -129,7 +129,7 @@ class AzureSide(HttpSide):
             "endpoint": self.local.url,
         }
         buckets = Buckets(QUOTAS, now=self.clock, sleep=self.clock.sleep)
-        options = AzureOptions(**(said | self.options))
+        options = AzureOptions(**(values | self.options))
         return AzureProvider(options, buckets=buckets, elapsed=self.clock, sleep=self.clock.sleep)
 
     def call_of(self, request: AzureRequest) -> Call:
@@ -164,45 +164,47 @@ class AzureSide(HttpSide):
             self._children(kind, self.local.shelf(shelf))
 
     def _children(self, kind: Kind, shelf: Mapping[str, Any]) -> None:
-        for at, one in list(shelf.items()):
-            ref = Ref(self.scope, kind, image_name(one))
-            if ref not in self._all or self._all[ref].local is not one:
-                there = lambda at=at, one=one: shelf.get(at) is one  # noqa: E731
-                said = one.get("tags") or {}
-                self._add(ref, images.words(said) if kind is Kind.IMAGE else said, there, local=one)
+        for at, item in list(shelf.items()):
+            ref = Ref(self.scope, kind, image_name(item))
+            if ref not in self._all or self._all[ref].local is not item:
+                exists = lambda at=at, item=item: shelf.get(at) is item  # noqa: E731
+                tags = item.get("tags") or {}
+                self._add(
+                    ref, images.words(tags) if kind is Kind.IMAGE else tags, exists, local=item
+                )
 
     def _add_vm(self, ref: Ref, machine: AzureMachine) -> None:
-        said = machine.tags
+        tags = machine.tags
         if self.disks_stay:
             machine.shown["properties"]["storageProfile"]["osDisk"]["deleteOption"] = "Detach"
         self._all[ref] = AzureVm(
             ref=ref,
-            tags=said,
+            tags=tags,
             created_at=read(machine.shown["properties"]["timeCreated"]),
             born_of_us=not self._planting,
-            order=None if self._planting else OrderTags.of(said),
+            order=None if self._planting else OrderTags.of(tags),
             local=machine,
         )
 
     # --- what others make ---
 
-    def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
+    def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None:
         del scope  # there is one
         self._planted += 1
-        name, tags = f"planted-{self._planted:03d}", dict(said)
+        name, own = f"planted-{self._planted:03d}", dict(tags)
         local, group = self.local, self.site.group
         if kind is Kind.INSTANCE:
-            self._launch(name, tags)
+            self._launch(name, own)
         elif kind is Kind.DISK:
-            local.disk(group, name, tags=tags)
+            local.disk(group, name, tags=own)
         elif kind is Kind.INTERFACE:
-            local.interface(group, name, self.site.subnet, tags=tags)
+            local.interface(group, name, self.site.subnet, tags=own)
         elif kind is Kind.ADDRESS:
-            local.reserve(group, name, tags=tags)
+            local.reserve(group, name, tags=own)
         elif kind is Kind.IMAGE:
-            self._image(images.marks(tags))
+            self._image(images.marks(own))
         else:
-            local.snapshot(group, name, tags=tags)
+            local.snapshot(group, name, tags=own)
 
     def _image(self, tags: Mapping[str, str]) -> None:
         """Make a version of every second one."""

@@ -269,16 +269,16 @@ class Episode:
         else:
             machine.reverts = 1
 
-    def _plant(self, ours: CloudResource) -> None:
+    def _plant(self, machine: CloudResource) -> None:
         """Another's machine, whose tags look like ours."""
-        tags = draw_foreign(self.random, self.world.truth.installation, ours.tags)
+        tags = draw_foreign(self.random, self.world.truth.installation, machine.tags)
         expired = {**tags, "vmrunner:expires-at": "1"}
         kind = self.random.choice(self.plants)
         cloud = self.world.cloud
         # An older one than ours, too: whoever looks by the id alone takes it for ours.
-        born = self.world.cloud.now() - self.random.choice((0.0, HOUR))
-        scope = self.random.choice((ours.ref.scope, *cloud.scopes))
-        self._theirs.append(cloud.plant(scope, expired, kind=kind, created_at=born))
+        created_at = self.world.cloud.now() - self.random.choice((0.0, HOUR))
+        scope = self.random.choice((machine.ref.scope, *cloud.scopes))
+        self._theirs.append(cloud.plant(scope, expired, kind=kind, created_at=created_at))
         self.happened["foreign machines"] += 1
 
     def _wish(self) -> None:
@@ -295,7 +295,7 @@ class Episode:
             self.happened["extends"] += 1
         else:
             world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
-            world.wished.add(build.id)
+            world.user_cancelled.add(build.id)
             self.happened["cancels"] += 1
 
     # --- builds and processes ---
@@ -347,7 +347,7 @@ class Episode:
         if node.asleep:
             node.asleep = draw.random() > 0.02
             if not node.asleep:
-                node.born = world.clock()
+                node.awake_since = world.clock()
         elif draw.random() < 0.001:
             node.asleep = True
             self.happened["processes put to sleep"] += 1
@@ -419,7 +419,7 @@ class Episode:
             unknown = build.spec.provider not in self.world.cloud.names
             if build.cancel is None and unknown and unborn:
                 world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
-                world.wished.add(build.id)
+                world.user_cancelled.add(build.id)
 
     def _restart(self) -> None:
         for node in self.world.nodes:
@@ -444,7 +444,7 @@ class Episode:
             node.ledger_down = node.threadless = False
             node.engine.context.pools = {}
             if node.asleep:
-                node.asleep, node.born = False, world.clock()
+                node.asleep, node.awake_since = False, world.clock()
         if all(node.dead for node in engines):
             host = self._hosts.heal() if self._hosts is not None else None
             world.node(far=world.many_hosts, host=host, stores=self._stores)

@@ -104,7 +104,7 @@ class HostTrouble:
             host.off = host.cut = False
             for node in world.nodes:
                 if node.host is host:
-                    node.born = now
+                    node.awake_since = now
             self._happened["hosts that came back"] += 1
 
     @property
@@ -135,7 +135,7 @@ class HostTrouble:
     def _go_away(self, host: Host) -> None:
         draw, world = self._draw, self._world
         what = draw.choice(("sleep", "lose their power", "are cut off", "burn"))
-        others = [one for one in self._homes if one is not host and not one.gone]
+        others = [other for other in self._homes if other is not host and not other.gone]
         if what == "burn" and (self._burns == BURNS or not others):
             what = "sleep"
         seconds = draw.random() * draw.choice((30.0, 300.0, 1500.0, 4000.0))
@@ -175,10 +175,10 @@ class HostTrouble:
 
     def _beats(self, host: Host) -> bool:
         """True if all that live there have told the time since it was set."""
-        told = {member.id: member.seen_at for member in self._world.truth.engines.list()}
+        beats = {member.id: member.seen_at for member in self._world.truth.engines.list()}
         now = self._world.clock() + host.skew
         nodes = [n.engine.id for n in self._world.nodes if n.host is host and not n.dead]
-        return all(abs(told.get(name, 0.0) - now) < BEATS for name in nodes)
+        return all(abs(beats.get(name, 0.0) - now) < BEATS for name in nodes)
 
 
 def _scope(host: Host) -> Scope:

@@ -59,18 +59,18 @@ def draw_nature(world: World, draw: Random) -> None:
     cloud.timeout = draw.choice((0.0, 30.0)) if world.airborne else 0.0
 
 
-def draw_foreign(draw: Random, mine: str, ours: dict[str, str]) -> dict[str, str]:
+def draw_foreign(draw: Random, installation: str, tags: dict[str, str]) -> dict[str, str]:
     """Tags of another's machine, which look like those of ours."""
     return draw.choice(
         (
             {},
-            {"vmrunner:installation": mine[:-1]},
-            {"vmrunner:installation": mine + "0"},
-            {"vmrunner:installation": mine.upper() + " "},
+            {"vmrunner:installation": installation[:-1]},
+            {"vmrunner:installation": installation + "0"},
+            {"vmrunner:installation": installation.upper() + " "},
             {"vmrunner:installation": ""},
-            {"vmrunner:instance": ours.get("vmrunner:instance", "vm-1")},
-            ours | {"vmrunner:installation": "another"},
-            ours | {"vmrunner:role": "guard"},
-            ours | {"vmrunner:role": ""},
+            {"vmrunner:instance": tags.get("vmrunner:instance", "vm-1")},
+            tags | {"vmrunner:installation": "another"},
+            tags | {"vmrunner:role": "guard"},
+            tags | {"vmrunner:role": ""},
         )
     )

@@ -134,14 +134,14 @@ class ProgramTrouble:
             }
             kind = draw.choice((GarmRunner, GitlabVm))
             self.led.append(kind(world, draw, len(self.led) + 1, build))
-        for one in self.led:
-            one.step()
+        for job in self.led:
+            job.step()
 
     @property
     def over(self) -> bool:
-        return all(one.over for one in self.led)
+        return all(job.over for job in self.led)
 
     def check(self) -> None:
         """Nobody forgot one."""
-        if left := [one for one in self.led if not one.over]:
-            raise Broken(f"6 no forgotten job: {left}")
+        if unfinished := [job for job in self.led if not job.over]:
+            raise Broken(f"6 no forgotten job: {unfinished}")

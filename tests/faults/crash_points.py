@@ -60,8 +60,8 @@ def nothing_of_ours(world: World) -> None:
     """Also what was planted, and disks; and what is another's lives."""
     world.run(HOUR, until=lambda: not _ours(world), step=5.0)
     assert not _ours(world)
-    theirs = [m for m in world.cloud.machines.values() if not _is_ours(world, m.tags)]
-    assert all(machine.alive for machine in theirs)
+    foreign = [m for m in world.cloud.machines.values() if not _is_ours(world, m.tags)]
+    assert all(machine.alive for machine in foreign)
 
 
 def _ours(world: World) -> list[object]:
@@ -69,8 +69,8 @@ def _ours(world: World) -> list[object]:
 
 
 def _is_ours(world: World, tags: dict[str, str]) -> bool:
-    mine = tags.get("vmrunner:installation") == world.truth.installation
-    return mine and tags.get("vmrunner:role") in MORTAL
+    same = tags.get("vmrunner:installation") == world.truth.installation
+    return same and tags.get("vmrunner:role") in MORTAL
 
 
 class at_point:  # noqa: N801 - read as a word: `with at_point(name)`

@@ -92,8 +92,8 @@ class Ec2Vm(HttpVm):
         return not self.local.metadata
 
     def _ended_by(self, reason: str) -> bool:
-        told = self.local.moto.state_reason
-        return told is not None and str(told.message).startswith(reason)
+        state_reason = self.local.moto.state_reason
+        return state_reason is not None and str(state_reason.message).startswith(reason)
 
 
 class Ec2Side(HttpSide):
@@ -165,13 +165,13 @@ class Ec2Side(HttpSide):
                 self._add(ref, tags, functools.partial(_wanted, spots, name))
         schedules = scheduler_backends[self.local.account][REGION].schedule_groups
         for group in list(schedules.values()):
-            for name, one in list(group.schedules.items()):
+            for name, schedule in list(group.schedules.items()):
                 ref = Ref(self.scope, Kind.SCHEDULE, f"{group.name}/{name}")
                 if ref not in self._all:
-                    there = functools.partial(lambda g, n, o: g.schedules.get(n) is o, group)
+                    exists = functools.partial(lambda g, n, o: g.schedules.get(n) is o, group)
                     of = group.name.removeprefix(GROUP) if group.name != "default" else ""
                     tags = {f"{TAG}installation": of, f"{TAG}role": Role.BUILD.value}
-                    self._add(ref, tags, functools.partial(there, name, one))
+                    self._add(ref, tags, functools.partial(exists, name, schedule))
 
     def _child(self, kind: Kind, name: str, shelf: Mapping[str, Any]) -> None:
         ref = Ref(self.scope, kind, name)
@@ -204,15 +204,15 @@ class Ec2Side(HttpSide):
             Kind.INSTANCE: self._launch,
             Kind.DISK: self._disk,
             Kind.SCHEDULE: self._schedule,
-            Kind.IMAGE: lambda said: self._image(images.marks(said)),
+            Kind.IMAGE: lambda image_tags: self._image(images.marks(image_tags)),
         }
         made[kind](tags)
 
     def _image(self, tags: Mapping[str, str]) -> None:
         """With its snapshot, tagged alike; with a VM's tags that would be one of a VM's disk."""
         ami = self.local.image(REGION, f"image-{len(self._all)}", tags=tags)
-        said = {} if f"{TAG}installation" in tags else dict(tags)
-        self.local.backend(REGION).amis[ami].ebs_snapshot.add_tags(said)
+        snapshot_tags = {} if f"{TAG}installation" in tags else dict(tags)
+        self.local.backend(REGION).amis[ami].ebs_snapshot.add_tags(snapshot_tags)
 
     def finish(self, image: HttpResource) -> None:
         del self.local.backend(REGION).tags[image.ref.id][FINISH_BY]
@@ -222,7 +222,7 @@ class Ec2Side(HttpSide):
             planted.local.moto.launch_time = datetime.fromtimestamp(then, UTC).replace(tzinfo=None)
 
     def _launch(self, tags: Mapping[str, str]) -> None:
-        site, said = self.amazon.site, _written(tags)
+        site, tag_list = self.amazon.site, _written(tags)
         kinds = ("instance", "volume", "network-interface") if tags else ()
         self._theirs("ec2").run_instances(
             ImageId=site.image,
@@ -230,13 +230,13 @@ class Ec2Side(HttpSide):
             SubnetId=site.subnets[0],
             MinCount=1,
             MaxCount=1,
-            TagSpecifications=[{"ResourceType": kind, "Tags": said} for kind in kinds],
+            TagSpecifications=[{"ResourceType": kind, "Tags": tag_list} for kind in kinds],
         )
 
     def _disk(self, tags: Mapping[str, str]) -> None:
-        said = [{"ResourceType": "volume", "Tags": _written(tags)}] if tags else []
+        specifications = [{"ResourceType": "volume", "Tags": _written(tags)}] if tags else []
         self._theirs("ec2").create_volume(
-            AvailabilityZone=f"{REGION}a", Size=1, TagSpecifications=said
+            AvailabilityZone=f"{REGION}a", Size=1, TagSpecifications=specifications
         )
 
     def _schedule(self, tags: Mapping[str, str]) -> None:

@@ -83,12 +83,12 @@ class Servers:
     def read_here(self, database: Database) -> None:
         """Let it read what is true, whoever takes writes."""
 
-        def connect(_dialect: Any, _record: Any, _words: Any, options: Any) -> sqlite3.Connection:
+        def connect(_dialect: Any, _record: Any, _args: Any, options: Any) -> sqlite3.Connection:
             return sqlite3.connect(self.file, **options)
 
         event.listen(database._engine, "do_connect", connect)
-        here = lambda: DirectConnection(LedgerUrl("sqlite:", self.file))  # noqa: E731
-        setattr(database, "_direct", here)  # noqa: B010 - a method of its class
+        direct = lambda: DirectConnection(LedgerUrl("sqlite:", self.file))  # noqa: E731
+        setattr(database, "_direct", direct)  # noqa: B010 - a method of its class
 
     def fail_over(self, behind: Path | None = None) -> None:
         """The primary is gone; its standby is promoted when the window is over. `behind`: what that
@@ -146,7 +146,7 @@ class _Connection(sqlite3.Connection):
         for name, count, answer in (
             ("pg_postmaster_start_time", 0, lambda: self._number),
             ("pg_is_in_recovery", 0, lambda: not servers.promoted),
-            ("concat", -1, lambda *words: "".join(map(str, words))),
+            ("concat", -1, lambda *args: "".join(map(str, args))),
             ("set_config", 3, lambda _name, value, _local: value),
             ("clock_timestamp", 0, time.time),
             ("date_part", 2, lambda _part, seconds: seconds),
@@ -239,7 +239,7 @@ class _NodesDatabase(Database):
         super().__init__(parse_url(f"sqlite:///{servers.file}"))
         self.sqlite = False  # it is a server's
 
-        def connect(_dialect: Any, _record: Any, _words: Any, options: Any) -> _Connection:
+        def connect(_dialect: Any, _record: Any, _args: Any, options: Any) -> _Connection:
             return servers.connect(node, **options)
 
         def failed(context: Any) -> None:

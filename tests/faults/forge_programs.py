@@ -58,8 +58,8 @@ class Program:
 
     def reach(self, point: str) -> None:
         self.points.append(point)
-        here = self.crash_at is not None and len(self.points) > self.crash_at
-        if here or (self.world.dies is not None and self.world.dies()):
+        dies = self.crash_at is not None and len(self.points) > self.crash_at
+        if dies or (self.world.dies is not None and self.world.dies()):
             self.dead = True
             raise Crash
 
@@ -129,10 +129,10 @@ class _Runner:
     def __init__(self, service: PlayedService) -> None:
         self.service = service
 
-    def enter_sandbox(self, wished: SandboxRequest, **_: Any) -> SimpleNamespace:
+    def enter_sandbox(self, request: SandboxRequest, **_: Any) -> SimpleNamespace:
         """Queue it, and wait until it is ready."""
         service: Any = self.service
-        row, _ = entry.enter(service, wished)
+        row, _ = entry.enter(service, request)
         service.ensure_served(row.spec.provider)
         while not row.finished:
             if row.state is BuildState.RUNNING:

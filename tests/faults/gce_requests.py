@@ -64,10 +64,10 @@ def asks(action: str) -> bool:
     return action.rpartition(".")[2] in _QUESTIONS
 
 
-def call_of(request: GceRequest, home: Scope) -> Call:
-    """As `HttpSide.call_of`. `home`: where what has no zone is told of."""
+def call_of(request: GceRequest, default: Scope) -> Call:
+    """As `HttpSide.call_of`. `default`: the scope of what has no zone."""
     action = request.action
-    scope = home._replace(place=request.path.get("zone", home.place))
+    scope = default._replace(place=request.path.get("zone", default.place))
     method, about = METHODS.get(action, action), None
     if action == "instances.insert":
         about = request.resource["name"]

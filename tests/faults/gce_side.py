@@ -110,9 +110,11 @@ class GceSide(HttpSide):
     def die(self, machine: GceVm) -> None:
         """Somebody deletes it, and it is gone at once."""
         with self.local.lock:
-            gone = operations.begin(self.local, "delete", machine.local.scope, machine.local.shown)
+            operation = operations.begin(
+                self.local, "delete", machine.local.scope, machine.local.shown
+            )
             machine.local.vanish()
-            gone.finish()
+            operation.finish()
 
     # --- what exists ---
 
@@ -134,33 +136,33 @@ class GceSide(HttpSide):
         return self.scope._replace(place=scope.partition("/")[2])
 
     def _children(self, kind: Kind, shelf: Mapping[str, Any], scope: Scope, path: str) -> None:
-        for name, one in shelf.items():
+        for name, item in shelf.items():
             ref = Ref(scope, kind, path + name)
-            if ref not in self._all or self._all[ref].local is not one:
-                there = lambda name=name, one=one: shelf.get(name) is one  # noqa: E731
-                said = tags(one.get("labels", {}))
+            if ref not in self._all or self._all[ref].local is not item:
+                exists = lambda name=name, item=item: shelf.get(name) is item  # noqa: E731
+                found = tags(item.get("labels", {}))
                 if kind is Kind.IMAGE:  # in another family it is finished
-                    said = images.words(said) if one.get("family") == UNFINISHED else {}
-                self._add(ref, said, there, local=one)
+                    found = images.words(found) if item.get("family") == UNFINISHED else {}
+                self._add(ref, found, exists, local=item)
 
     def _add_vm(self, ref: Ref, machine: GceMachine) -> None:
-        said = tags(machine.labels)
+        found = tags(machine.labels)
         for attached in machine.shown["disks"]:
             attached["autoDelete"] = not self.disks_stay
         self._all[ref] = GceVm(
             ref=ref,
-            tags=said,
+            tags=found,
             created_at=read(machine.shown["creationTimestamp"]),
             born_of_us=not self._planting,
-            order=None if self._planting else OrderTags.of(said),
+            order=None if self._planting else OrderTags.of(found),
             local=machine,
         )
 
     # --- what others make ---
 
-    def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
+    def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None:
         self._planted += 1
-        name, labels = f"planted-{self._planted:03d}", _written(said)
+        name, labels = f"planted-{self._planted:03d}", _written(tags)
         local = self.local
         if kind is Kind.INSTANCE:
             self._launch(scope.place, name, labels)
@@ -169,7 +171,7 @@ class GceSide(HttpSide):
         elif kind is Kind.ADDRESS:
             local.reserve(self.google.site.region, name, labels=labels)
         elif kind is Kind.IMAGE:
-            self._image(images.marks(said))
+            self._image(images.marks(tags))
         else:
             local.snapshot(name, labels=labels)
 
@@ -202,9 +204,9 @@ class GceSide(HttpSide):
         shown["creationTimestamp"] = written(then)
 
 
-def _written(said: Mapping[str, str]) -> dict[str, str]:
+def _written(tags: Mapping[str, str]) -> dict[str, str]:
     """Labels take lower case and few other signs."""
     return {
         PREFIX + key.removeprefix(TAG): re.sub(r"[^a-z0-9_-]", "_", value.lower())
-        for key, value in said.items()
+        for key, value in tags.items()
     }

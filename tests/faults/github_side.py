@@ -113,7 +113,7 @@ class GithubWorld(World):
             row = self.truth.builds.get(build)
         except NotFound:
             return  # the ledger was lost: it lives until E
-        if row.cancel is Reason.USER and build not in self.wished:
+        if row.cancel is Reason.USER and build not in self.user_cancelled:
             raise Broken(f"2 no murder: {build} was cancelled, whose runner works")
         if row.result in (Result.SUCCESS, Result.FAILURE):
             raise Broken(f"2 no murder: {build} was ended, whose runner works")
@@ -138,7 +138,9 @@ class GithubWorld(World):
                 self.sandboxes.add(row.id)
             if row.cancel is None:
                 wanted[name] += 1
-            elif row.cancel is Reason.USER and not {row.id, name} & (self.wished | self.unwanted):
+            elif row.cancel is Reason.USER and not {row.id, name} & (
+                self.user_cancelled | self.unwanted
+            ):
                 raise Broken(f"2 no murder: {row.id} of {name} was cancelled, which nobody wished")
         if twice := [name for name, count in wanted.items() if count > 1]:
             raise Broken(f"3 no double: {twice} have two VMs each")
@@ -153,8 +155,8 @@ class GithubWorld(World):
                 if any(row.result is Result.SUCCESS for row in rows):
                     raise Broken(f"6 no forgotten job: nobody told that {job} was lost")
 
-    def forge(self, *, crash_at: int | None = None, **said: Any) -> ForgeProcess:
-        process = ForgeProcess(self, crash_at=crash_at, **said)
+    def forge(self, *, crash_at: int | None = None, **options: Any) -> ForgeProcess:
+        process = ForgeProcess(self, crash_at=crash_at, **options)
         self.nodes.append(process)  # type: ignore[arg-type]
         return process
 
@@ -170,7 +172,7 @@ class GithubWorld(World):
 
 
 class ForgeProcess:
-    """One process of `vmrunner github serve`, as a world's node. `said`: its scale set's
+    """One process of `vmrunner github serve`, as a world's node. `options`: its scale set's
     configuration. What it hears at once is one message, or all that there is (`hears_all`)."""
 
     stores = reaps = False
@@ -183,7 +185,7 @@ class ForgeProcess:
         crash_at: int | None = None,
         hears_all: bool = False,
         skew: float | None = None,
-        **said: Any,
+        **options: Any,
     ) -> None:
         pid = next(self._pids)
         self.host = world.host
@@ -192,14 +194,14 @@ class ForgeProcess:
         self.process = Process(machine="m", boot="b", pid_namespace="n", pid=pid, started=pid)
         self.world = world
         self.dead = self.asleep = self.ledger_down = False
-        self.born = world.clock()
+        self.awake_since = world.clock()
         self.crash_at = crash_at
         self.hears_all = hears_all
         self.points: list[str] = []
         self.failures: list[VmrunnerError] = []
         build = {"provider": world.cloud.name, "timeout": 60, "ttl": TTL}
         settings = ScaleSetSettings.model_validate(
-            {"name": "fast", "max_runners": world.most, "build": build} | said
+            {"name": "fast", "max_runners": world.most, "build": build} | options
         )
         place = forges.target(fake_github.ORG)
         http = GithubHttp(now=self._clock, transport=_Transport(self, world.github))
@@ -219,8 +221,8 @@ class ForgeProcess:
 
     def reach(self, point: str) -> None:
         self.points.append(point)
-        here = self.crash_at is not None and len(self.points) > self.crash_at
-        if here or (self.world.dies is not None and self.world.dies()):
+        dies = self.crash_at is not None and len(self.points) > self.crash_at
+        if dies or (self.world.dies is not None and self.world.dies()):
             self.dead = True
             raise Crash
 

@@ -121,10 +121,10 @@ class Hosts:
         return self._on_call
 
     @on_call.setter
-    def on_call(self, asked: Callable[[Call], Any] | None) -> None:
-        self._on_call = asked
+    def on_call(self, handler: Callable[[Call], Any] | None) -> None:
+        self._on_call = handler
         for vms in self.at.values():
-            vms.on_call = asked
+            vms.on_call = handler
 
     @property
     def seals(self) -> bool:
@@ -157,8 +157,8 @@ class Hosts:
         return self.at[self.scope].providers(installation, host)
 
     def standing(self) -> list[Any]:
-        here = (vms for vms in self.at.values() if not vms.host.off)
-        return [machine for vms in here for machine in vms.standing()]
+        running = (vms for vms in self.at.values() if not vms.host.off)
+        return [machine for vms in running for machine in vms.standing()]
 
     def die(self, machine: Any) -> None:
         self._of(machine).die(machine)

@@ -30,7 +30,7 @@ class HttpResource:
     tags: Mapping[str, str]
     created_at: float
     born_of_us: bool
-    there: Callable[[], bool] = field(default=lambda: True)
+    exists: Callable[[], bool] = field(default=lambda: True)
     local: Any = None
     order: OrderTags | None = None
     hung: bool = False  # the guest is dead, the machine bills
@@ -39,11 +39,11 @@ class HttpResource:
 
     @property
     def power(self) -> Power:
-        return Power.RUNNING if self.there() else Power.DEAD
+        return Power.RUNNING if self.exists() else Power.DEAD
 
     @property
     def alive(self) -> bool:
-        return self.there()
+        return self.exists()
 
 
 class HttpVm(HttpResource):

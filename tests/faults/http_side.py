@@ -148,7 +148,7 @@ class HttpSide(abc.ABC):
         self,
         ref: Ref,
         tags: Mapping[str, str],
-        there: Callable[[], bool],
+        exists: Callable[[], bool],
         *,
         local: Any = None,
         born_of_us: bool = True,
@@ -159,7 +159,7 @@ class HttpSide(abc.ABC):
             tags=dict(tags),
             created_at=self.now(),
             born_of_us=born_of_us and not self._planting and bool(tags),
-            there=there,
+            exists=exists,
             local=local,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from vmrunner.model import MORTAL, TAG, Role
 from vmrunner.providers.port_images import BUILDER, FINISH_BY, OWNER, PROMOTED
 
-_WORDS = {
+_TAGS = {
     OWNER: f"{TAG}installation",
     BUILDER: f"{TAG}instance",
     FINISH_BY: f"{TAG}expires-at",
@@ -16,18 +16,18 @@ _WORDS = {
 
 def marks(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags of an image, from those of something else. What would not end has no mark."""
-    said = {mark: tags[word] for mark, word in _WORDS.items() if word in tags}
+    image_tags = {mark: tags[tag] for mark, tag in _TAGS.items() if tag in tags}
     if tags.get(f"{TAG}role") not in MORTAL:
-        said.pop(FINISH_BY, None)
-    return said
+        image_tags.pop(FINISH_BY, None)
+    return image_tags
 
 
 def words(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags that something else would have in its place. Nothing says when what lasts ends."""
     if FINISH_BY not in tags or PROMOTED in tags:
         return {}
-    said = {word: tags[mark] for mark, word in _WORDS.items() if mark in tags}
-    return {**said, f"{TAG}role": Role.IMAGE.value}
+    other_tags = {tag: tags[mark] for mark, tag in _TAGS.items() if mark in tags}
+    return {**other_tags, f"{TAG}role": Role.IMAGE.value}
 
 
 def lasting(installation: str) -> Iterator[dict[str, str]]:

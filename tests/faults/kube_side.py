@@ -181,8 +181,8 @@ class KubeSide(HttpSide):
         for kind in (SECRETS, CLAIMS):
             for shown in self.local.store.all(kind):
                 meta = shown["metadata"]
-                ours = Kind.SECRET if kind is SECRETS else Kind.DISK
-                ref = Ref(self.scope, ours, f"{meta['name']}/{meta['uid']}")
+                port_kind = Kind.SECRET if kind is SECRETS else Kind.DISK
+                ref = Ref(self.scope, port_kind, f"{meta['name']}/{meta['uid']}")
                 if ref not in self._all:
                     uid = meta["uid"]
                     found = tags(meta.get("labels") or {})
@@ -205,9 +205,9 @@ class KubeSide(HttpSide):
 
     # --- what others make ---
 
-    def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
+    def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None:
         self._planted += 1
-        labels = {PREFIX + key.removeprefix(TAG): _written(value) for key, value in said.items()}
+        labels = {PREFIX + key.removeprefix(TAG): _written(value) for key, value in tags.items()}
         meta = {"name": f"planted-{self._planted:03d}", "labels": labels}
         if kind is Kind.INSTANCE:
             self.local.add_object(self.machine_kind, {"metadata": meta, "spec": self._spec()})

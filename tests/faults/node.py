@@ -103,12 +103,12 @@ class Session:
             if self.stopped is not None:
                 break
         stored = say.stored()  # it may wait for the ledger, and the VM end meanwhile
-        there = self._there(machine)
-        if there and stored < len(LOG):
+        reached = self._there(machine)
+        if reached and stored < len(LOG):
             say.log(len(LOG), LOG[stored:])
         if self.stopped in (Reason.PREEMPTED, Reason.VM_LOST):
             return self._lost(self.stopped)
-        if self.stopped is None and not there:
+        if self.stopped is None and not reached:
             return self._lost(Reason.VM_LOST)  # it told neither the log nor, after it, an exit code
         if self.stopped is not None:
             late = self.stopped is Reason.DEADLINE
@@ -123,7 +123,7 @@ class Session:
         return self._exited(job.build)
 
     def _exited(self, build: BuildRecord) -> End:
-        if build.id in self.world.gone:
+        if build.id in self.world.container_gone:
             return EndFrame(Reason.VM_LOST, None, "", container_gone=True).end
         if build.id in self.world.killed:
             return EndFrame(Reason.SIGNAL, 137, "").end
@@ -207,7 +207,7 @@ class Node:
             self.host.skew = skew
         machine, boot = self.host.machine, self.host.boot
         self.process = Process(machine=machine, boot=boot, pid_namespace="n", pid=pid, started=pid)
-        self.born = world.clock()
+        self.awake_since = world.clock()
         self.dead = self._killed = False
         self._asleep = self._ledger_down = False
         self.crash_at, self.sleep_at, self.sleep = crash_at, sleep_at, sleep
@@ -216,14 +216,14 @@ class Node:
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
         cloud = self.host.vms or world.cloud
-        there = cloud.providers(world.truth.installation, self._clock)
+        providers = cloud.providers(world.truth.installation, self._clock)
         self._ledger = world.ledger_of(self)
         ledger: Any = LedgerSeam(self, self._ledger)
         self.engine = Engine(
             ledger,
             {
                 name: Seam(self, provider, CLOUD_EFFECTS, "cloud")  # type: ignore[misc]
-                for name, provider in there.items()
+                for name, provider in providers.items()
             },
             lambda job, reporter: Session(world, job, reporter),
             world.limits,
@@ -312,15 +312,15 @@ class Node:
     def reach(self, point: str) -> None:
         """One more place to crash or sleep at."""
         self.points.append(point)
-        here = len(self.points) - 1
-        if self.crash_at is not None and here >= self.crash_at:
+        index = len(self.points) - 1
+        if self.crash_at is not None and index >= self.crash_at:
             self.dead = True
             raise Crash
-        if self.sleep_at == here and self.sleep is not None:
+        if self.sleep_at == index and self.sleep is not None:
             self.asleep = True
             self.sleep(self)
             self.asleep = False
-            self.born = self.world.clock()  # there was nobody until now
+            self.awake_since = self.world.clock()  # there was nobody until now
             self.check()
         if self.world.dice is not None and self.world.dice(self, point):
             self.dead = True

@@ -175,20 +175,22 @@ class Promises:
         last = self._last.get(row.id)
         limits = self.limits.limits
         least = min(limits.requested, limits.booting, limits.ready, limits.parking, limits.waking)
-        born = row.claimed_at or row.created_at
+        begun = row.claimed_at or row.created_at
         worked = last is not None and last.row.state in _WORKS
         return (
             row.death is Death.STUCK
             and not worked
-            and self.cloud.time_at(row.scope) - born >= least - SLACK
+            and self.cloud.time_at(row.scope) - begun >= least - SLACK
         )
 
     def check_told(self) -> None:
         """Every build that ended is to be told, once."""
         ended = sorted(b.id for b in self.truth.builds.list() if b.result is not None)
-        told = sorted(e.subject for e in self.truth.outbox.waiting(WEBHOOK, self.clock(), 10**6))
-        if ended != told:
-            raise Broken(f"ended: {ended}; to be told: {told}")
+        announced = sorted(
+            e.subject for e in self.truth.outbox.waiting(WEBHOOK, self.clock(), 10**6)
+        )
+        if ended != announced:
+            raise Broken(f"ended: {ended}; to be told: {announced}")
 
     def _check_survivor(self, machine: CloudResource) -> None:
         """Promise 1, of a VM that was asked for. A sandbox's own time ends it too, at the latest by
@@ -220,10 +222,10 @@ class Promises:
         ]
         if not late:
             return
-        there = {m.tags.get(f"{TAG}instance") for m in standing if m.ref.kind is Kind.INSTANCE}
+        instances = {m.tags.get(f"{TAG}instance") for m in standing if m.ref.kind is Kind.INSTANCE}
         for thing, expires in late:
             name = thing.tags.get(f"{TAG}instance")
-            if name in there:
+            if name in instances:
                 self._freed[thing.ref] = self.cloud.time_at(thing.ref.scope)
             else:
                 out = self.out.get(thing.ref.scope, -math.inf) + self._skew(thing)
@@ -235,7 +237,7 @@ class Promises:
         was somebody to reap and a cloud to be reached, or from when an accepted delete came to
         nothing."""
         awake = (n for n in self.nodes if not n.dead and not n.asleep and n.reaps)
-        reaping = [n.born for n in awake if n.host.reaches(thing.ref.scope)]
+        reaping = [n.awake_since for n in awake if n.host.reaches(thing.ref.scope)]
         trouble = max(self.trouble, self.out.get(thing.ref.scope, 0.0))
         since = max(min(reaping, default=self.clock()), trouble) + self._skew(thing)
         begun = max(begun, since, thing.created_at, thing.reverted_at or 0.0)

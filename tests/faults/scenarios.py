@@ -89,15 +89,15 @@ def hold(world: World) -> BuildRecord:
 def extend_then_cancel(world: World) -> BuildRecord:
     world.exit_code = 3
     build = world.submit(keep_on_failure=4)
-    born: list[float] = []
+    extended_at: list[float] = []
 
     def extend() -> None:
         world.truth.builds.extend(build.id, 500.0, world.clock())
-        born.append(world.clock())
+        extended_at.append(world.clock())
 
     world.when(_state(world, build, BuildState.HELD), extend)
     world.when(
-        lambda: bool(born) and world.clock() > born[0] + 4,
+        lambda: bool(extended_at) and world.clock() > extended_at[0] + 4,
         lambda: world.truth.builds.request_cancel(build.id, Reason.USER, world.clock()),
     )
     return build
@@ -311,12 +311,12 @@ SCENARIOS = (
 def others(world: World) -> None:
     """What is in the same account and is not ours to touch: by its tags another installation's, of
     another role; and images that last. All of it is expired."""
-    mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
-    theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
+    own_tags = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
+    foreign_tags = own_tags | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
     plant, scope = world.cloud.plant, world.cloud.scope
-    plant(scope, mine | {"vmrunner:role": "guard"})
+    plant(scope, own_tags | {"vmrunner:role": "guard"})
     for kind in world.cloud.plantable:
-        plant(scope, theirs, kind=kind)
+        plant(scope, foreign_tags, kind=kind)
     world.cloud.plant_lasting_images(world.truth.installation)
 
 

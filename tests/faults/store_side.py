@@ -105,36 +105,36 @@ def check_objects(world: World, *, settled: bool = False) -> None:
     """No row without its object; and once all has settled, no object without a row, and nothing
     that nothing points at."""
     rows = all_objects(world)
-    there = world.store.objects.keys()
-    for one, referenced in rows:
-        if one.state is ObjectState.STORED and one.name not in there:
-            raise Broken(f"6 no row without its object: {one}")
-        if settled and not (referenced and one.state is ObjectState.STORED):
-            raise Broken(f"6 nothing is left in the store: {one}")
-    if settled and (strays := there - {one.name for one, _ in rows}):
+    names = world.store.objects.keys()
+    for row, referenced in rows:
+        if row.state is ObjectState.STORED and row.name not in names:
+            raise Broken(f"6 no row without its object: {row}")
+        if settled and not (referenced and row.state is ObjectState.STORED):
+            raise Broken(f"6 nothing is left in the store: {row}")
+    if settled and (strays := names - {row.name for row, _ in rows}):
         raise Broken(f"6 no object without a row: {strays}")
 
 
 def leave_garbage(world: World) -> None:
     """What an upload left that broke off two days ago, and what nobody has a row of."""
-    mine, began = world.truth.installation, world.clock() - 2 * DAY
-    name = f"{mine}/{world.truth.generation}/log/b-x/1-1-x"
+    installation, began = world.truth.installation, world.clock() - 2 * DAY
+    name = f"{installation}/{world.truth.generation}/log/b-x/1-1-x"
     world.truth.objects.begin(
         StoredObject(name=name, kind=ObjectKind.LOG, digest="", size=1, created_at=began)
     )
     world.store.objects[name] = b"x", began
-    world.store.objects[f"{mine}/former/log/b-y/1-1-y"] = b"y", world.clock() - KEEP - DAY
+    world.store.objects[f"{installation}/former/log/b-y/1-1-y"] = b"y", world.clock() - KEEP - DAY
 
 
 def is_tidy(world: World) -> bool:
     """All is uploaded, and nothing is left to collect but what is young."""
     old = world.clock() - DAY
     rows = all_objects(world)
-    known = {one.name for one, _ in rows}
+    names = {row.name for row, _ in rows}
     return (
         not world.truth.objects.logs_due(math.inf, 1)
-        and not any(not referenced and one.created_at < old for one, referenced in rows)
-        and all(name in known or at > old for name, (_, at) in world.store.objects.items())
+        and not any(not referenced and row.created_at < old for row, referenced in rows)
+        and all(name in names or at > old for name, (_, at) in world.store.objects.items())
     )
 
 
@@ -159,9 +159,9 @@ def stored_source(world: World, content: bytes) -> str | None:
     if objects.renewed_source(LOCAL_TENANT, digest, world.clock()) is not None:
         return digest
     try:
-        one = put(
+        source = put(
             world.truth, world.store, ObjectKind.SOURCE, file, digest=digest, now=world.clock()
         )
     except StoreError:
         return None
-    return digest if objects.conclude_source(one.name, world.clock()) else None
+    return digest if objects.conclude_source(source.name, world.clock()) else None

@@ -24,8 +24,8 @@ def in_state(world: World, build: BuildRecord, state: BuildState) -> Callable[[]
 
 
 def troubles(world: World, build: BuildRecord) -> list[str]:
-    told = world.truth.events.list(build.id)
-    return [str(event.data["error"]) for event in told if event.kind == "trouble"]
+    events = world.truth.events.list(build.id)
+    return [str(event.data["error"]) for event in events if event.kind == "trouble"]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_killed_at_the_arming_the_next_engine_arms(world: World, point: str) -> 
     world.build_seconds = 20
     world.submit()
     first = world.node(reaps=False)
-    world.dice = lambda node, here: node is first and here == point
+    world.dice = lambda node, effect: node is first and effect == point
     world.run(60, until=lambda: first.dead)
     assert len(armed(world)) == (point == "after cloud.arm")
     world.dice = None

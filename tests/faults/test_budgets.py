@@ -33,11 +33,15 @@ def test_a_build_without_money_ends_at_once(make_world: Make) -> None:
     world.node()
     world.run(1)
     ended = [build for b in builds if (build := world.truth.builds.get(b.id)).finished]
-    assert [(one.result, one.reason) for one in ended] == [(Result.ERROR, Reason.BUDGET)]
+    assert [(record.result, record.reason) for record in ended] == [(Result.ERROR, Reason.BUDGET)]
     assert f"may cost ${MAY_COST:.2f}" in ended[0].message
     world.settle()
     done = [world.truth.builds.get(b.id) for b in builds]
-    assert sorted(one.result for one in done) == [Result.ERROR, Result.SUCCESS, Result.SUCCESS]
+    assert sorted(record.result for record in done) == [
+        Result.ERROR,
+        Result.SUCCESS,
+        Result.SUCCESS,
+    ]
     assert world.cloud.counts["create"] == 2
     again = world.submit()
     world.settle()
@@ -69,8 +73,10 @@ def test_a_death_anywhere_overdraws_nothing(make_world: Make, first: int) -> Non
             world.run(1)
             assert held(world) <= BUDGET.usd + 1e-9, at
         done = [world.truth.builds.get(b.id) for b in builds]
-        assert all(one.result is Result.SUCCESS or one.reason is Reason.BUDGET for one in done), at
-        assert any(one.result is Result.SUCCESS for one in done)
+        assert all(
+            record.result is Result.SUCCESS or record.reason is Reason.BUDGET for record in done
+        ), at
+        assert any(record.result is Result.SUCCESS for record in done)
         assert period(BudgetPeriod.DAY, world.clock()).start == start
         assert held(world) == pytest.approx(spent(world)), at
         world.close()

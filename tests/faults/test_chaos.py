@@ -73,7 +73,7 @@ class Forged(Episode):
 def test_an_episode_is_a_function_of_its_seed(
     template: Path, tmp_path: Path, kind: type[Episode], builds: int, befell: list[str]
 ) -> None:
-    told = []
+    outcomes = []
     for root in (tmp_path / "first", tmp_path / "again"):
         root.mkdir()
         episode = kind(template, root, "air:3", builds)
@@ -81,8 +81,8 @@ def test_an_episode_is_a_function_of_its_seed(
             episode.play()
             ended = [episode.world.truth.builds.get(build.id) for build in episode.builds]
             ends = [(build.result, build.reason, build.finished_at) for build in ended]
-            told.append((episode.happened, ends, sorted(episode.world.overrun.values())))
+            outcomes.append((episode.happened, ends, sorted(episode.world.overrun.values())))
         finally:
             episode.world.close()
-    assert told[0] == told[1]
-    assert all(told[0][0][what] > 0 for what in befell)
+    assert outcomes[0] == outcomes[1]
+    assert all(outcomes[0][0][what] > 0 for what in befell)

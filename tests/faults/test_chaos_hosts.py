@@ -53,7 +53,7 @@ def test_a_host_asleep_has_no_vm_in_the_world(make_world: Callable[..., World]) 
     b.host.off = True
     world.run(TTL + 30, step=5.0)
     assert not world.standing()
-    b.host.off, b.born = False, world.clock()
+    b.host.off, b.awake_since = False, world.clock()
     world.seconds[build] = 1.0
     assert not world.standing(), "its keeper ends what is late as it wakes"
     world.settle()

@@ -67,24 +67,24 @@ def test_nothing_is_started_that_cannot_be_remembered(make_world: Callable[..., 
     either. What must die meanwhile dies, and when it can be remembered it is started."""
     world = make_world()
     world.node()
-    doomed = world.submit(ttl=500, timeout=400)
-    world.seconds[doomed.id] = 300
+    first = world.submit(ttl=500, timeout=400)
+    world.seconds[first.id] = 300
     world.run(10, until=lambda: bool(list(world.ours())))
-    note, asked = world.truth.instances._started, len(list(world.ours()))
+    note, count = world.truth.instances._started, len(list(world.ours()))
 
     def refuse(_: str) -> None:
         raise LedgerError("the witness cannot be written: No space left on device")
 
     world.truth.instances._started = refuse
-    late = world.submit(ttl=500, timeout=400)
+    second = world.submit(ttl=500, timeout=400)
     world.run(20)
-    assert world.truth.builds.get(late.id).instance is not None  # claimed
-    assert len(list(world.ours())) == asked
-    world.truth.builds.request_cancel(doomed.id, Reason.USER, world.clock())
-    world.run(20, until=lambda: world.truth.builds.get(doomed.id).finished)
-    assert world.truth.builds.get(doomed.id).finished
+    assert world.truth.builds.get(second.id).instance is not None  # claimed
+    assert len(list(world.ours())) == count
+    world.truth.builds.request_cancel(first.id, Reason.USER, world.clock())
+    world.run(20, until=lambda: world.truth.builds.get(first.id).finished)
+    assert world.truth.builds.get(first.id).finished
     world.truth.instances._started = note
-    world.run(60, until=lambda: world.truth.builds.get(late.id).finished)
-    started = world.truth.instances.list(build=late.id)[0]
-    assert world.truth.builds.get(late.id).result is Result.SUCCESS
+    world.run(60, until=lambda: world.truth.builds.get(second.id).finished)
+    started = world.truth.instances.list(build=second.id)[0]
+    assert world.truth.builds.get(second.id).result is Result.SUCCESS
     assert started.id in (world.root / "witness").read_text()

@@ -64,17 +64,17 @@ def test_kills_elsewhere_keep_to_g(world: World) -> None:
         ghost(world, world.cloud, f"vm-{n}", at).ref: at
         for n, at in enumerate(world.clock() + 400 + 67 * i for i in range(20))
     }
-    late: dict[Any, float] = {}
+    delays: dict[Any, float] = {}
 
     def asked(call: Any) -> None:
         if call.method == "delete":
             for ref in call.about:
-                late.setdefault(ref, world.clock() - ghosts[ref])
+                delays.setdefault(ref, world.clock() - ghosts[ref])
 
     world.judge = asked
-    world.run(4000, until=lambda: len(late) == len(ghosts))
-    assert len(late) == len(ghosts)
-    assert max(late.values()) <= LIMITS.grace + TIMEOUT
+    world.run(4000, until=lambda: len(delays) == len(ghosts))
+    assert len(delays) == len(ghosts)
+    assert max(delays.values()) <= LIMITS.grace + TIMEOUT
 
 
 def test_expired_vms_of_a_page_die_before_the_next_page(world: World) -> None:
@@ -153,23 +153,23 @@ def test_a_provider_that_hangs_keeps_no_other_waiting(world: World, tmp_path: Pa
     clock = Clock(world.clock())
     slow = Hanging("aws", Cloud(clock), gate)
     other = FakeProvider("google", Cloud(clock))
-    here = ghost(world, slow.cloud, "vm-1", clock() - 1)
-    there = ghost(world, other.cloud, "vm-2", clock() - 1)
+    slow_vm = ghost(world, slow.cloud, "vm-1", clock() - 1)
+    other_vm = ghost(world, other.cloud, "vm-2", clock() - 1)
     pass_ = reaping(world, tmp_path, [slow, other])
-    told = pass_.run(sweep=True, seconds=0.5)
-    assert not there.alive
-    assert told.ongoing == ("aws",)
-    assert any("aws: its sweep goes on" in text for text in told.unread)
+    report = pass_.run(sweep=True, seconds=0.5)
+    assert not other_vm.alive
+    assert report.ongoing == ("aws",)
+    assert any("aws: its sweep goes on" in text for text in report.unread)
     # It is not begun again beside itself, and the others have their turn meanwhile.
-    late = ghost(world, other.cloud, "vm-3", clock() - 1)
+    later_vm = ghost(world, other.cloud, "vm-3", clock() - 1)
     pass_.run(sweep=True, seconds=0.5)
-    assert not late.alive
+    assert not later_vm.alive
     assert slow.sweeps == 1
     gate.set()
-    told = pass_.run(sweep=True)
-    assert told.ongoing == ()
-    assert not here.alive
-    assert here.ref.id in {line.id for line in told.lines}
+    report = pass_.run(sweep=True)
+    assert report.ongoing == ()
+    assert not slow_vm.alive
+    assert slow_vm.ref.id in {line.id for line in report.lines}
 
 
 class Withholding(FakeProvider):
@@ -179,7 +179,7 @@ class Withholding(FakeProvider):
         super().__init__(name, cloud)
         self.scopes = (SCOPE, DEAD)
         self.gate = gate
-        self.asked = threading.Event()
+        self.looking = threading.Event()
 
     def sweep(self) -> Iterator[Page]:
         yield from super().sweep()
@@ -187,7 +187,7 @@ class Withholding(FakeProvider):
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         if any(key.scope == DEAD for key in ids):
-            self.asked.set()
+            self.looking.set()
             self.gate.wait(60)
         return super().look(ids)
 
@@ -198,6 +198,6 @@ def test_a_scope_that_keeps_its_answers_back_holds_no_pass(world: World, tmp_pat
     pass_ = reaping(world, tmp_path, [provider])
     pass_.run(sweep=True)
     assert pass_.run(sweep=False, seconds=5.0).ongoing == ()
-    assert provider.asked.wait(30)
+    assert provider.looking.wait(30)
     assert pass_.run(sweep=False, seconds=5.0).ongoing == ()
     gate.set()

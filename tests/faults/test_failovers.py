@@ -94,11 +94,11 @@ def test_who_is_not_answered_takes_nothing_for_granted(
 
 def test_no_build_has_a_vm_that_its_owner_gave_up(make_world: Make) -> None:
     """A guest hangs and is lost: whatever dies about then, its VM is deleted as nobody's."""
-    hung = next(one for one in SCENARIOS if one.name == "retry_hung")
-    places = commit_places(make_world, hung)
-    retried = next(n for n, place in enumerate(places) if place.endswith("builds.retry"))
+    hung = next(scenario for scenario in SCENARIOS if scenario.name == "retry_hung")
+    commits = commit_places(make_world, hung)
+    retried = next(n for n, commit in enumerate(commits) if commit.endswith("builds.retry"))
     for at in range(retried - 2, retried + 3):
-        with at_point(f"commit {at}, {places[at]}"):
+        with at_point(f"commit {at}, {commits[at]}"):
             fail_over(make_world, hung, at, CommitFate.DONE, window=60.0)
 
 
@@ -114,7 +114,7 @@ def play(builds: int, seed: int) -> str:
 
 
 def test_failovers_in_a_hostile_world() -> None:
-    told = play(150, 20261125)
+    output = play(150, 20261125)
     for what in (
         "failovers amid commits done",
         "failovers amid commits undone",
@@ -122,7 +122,7 @@ def test_failovers_in_a_hostile_world() -> None:
         "failovers to a standby that lags",
         "rows that a standby lacked",
     ):
-        assert f" {what}" in told
+        assert f" {what}" in output
 
 
 @pytest.mark.long

@@ -73,9 +73,9 @@ def test_a_program_that_dies_anywhere_starts_no_second_vm(
     world.node()
     points = led(world, calls)
     world.settle()
-    places = [(call, at) for call, names in enumerate(points) for at in range(len(names))]
-    assert len(places) >= 6
-    for call, at in places:
+    crashes = [(call, at) for call, names in enumerate(points) for at in range(len(names))]
+    assert len(crashes) >= 6
+    for call, at in crashes:
         with at_point(f"call {call}, {points[call][at]}"):
             world = make_github()
             world.node()

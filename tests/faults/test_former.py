@@ -49,8 +49,8 @@ def started(world: World, **options: bool) -> float:
     build = world.submit()
     node = world.node(**options)
     world.run(60, until=lambda: len(world.started) == 1)
-    here = Host("fake", world.cloud, scopes=(HOST,))
-    former = RetiredProvider("fake", [FakeProvider("fake", world.cloud)], here)
+    host = Host("fake", world.cloud, scopes=(HOST,))
+    former = RetiredProvider("fake", [FakeProvider("fake", world.cloud)], host)
     node.engine.context.providers = {"fake": former}
     return world.truth.instances.get(world.truth.builds.get(build.id).instance or "").deadline
 
@@ -83,12 +83,12 @@ def test_a_present_one_without_rights_saves_no_vm(world: World, *, ledger: bool)
     if ledger:
         reaping = world.node(drives=False).reaping
         reaping._context.providers = providers
-        told = reaping.run().unread
+        unread = reaping.run().unread
     else:
         limits = world.limits.limits
-        told = delete_expired(None, providers, limits, world.truth.installation).unread
+        unread = delete_expired(None, providers, limits, world.truth.installation).unread
     assert not alive(world)
-    assert "expired token" in str(told)
+    assert "expired token" in str(unread)
 
 
 def test_another_engine_s_reaper_tells_it_by_the_same_clock(world: World) -> None:

@@ -29,10 +29,10 @@ def make_world(make_github: MakeWorld) -> MakeWorld:
     return make_github
 
 
-def serving(world: GithubWorld, **said: Any) -> ForgeProcess:
+def serving(world: GithubWorld, **options: Any) -> ForgeProcess:
     """A scale set that listens, and an engine."""
     world.node()
-    process = world.forge(**said)
+    process = world.forge(**options)
     world.run(10, until=lambda: process.state.jobs.news is not None)
     return process
 
@@ -187,8 +187,8 @@ def test_an_offer_that_is_refused_keeps_no_job_behind_it(
     process = serving(world)
     acquire = world.github._acquire
 
-    def answer(*words: Any) -> Answer:
-        return Answer(422, {"message": "no"}) if refused.id in words[2] else acquire(*words)
+    def answer(*args: Any) -> Answer:
+        return Answer(422, {"message": "no"}) if refused.id in args[2] else acquire(*args)
 
     monkeypatch.setattr(world.github, "_acquire", answer)
     refused, job = world.github.queue_jobs(2)
@@ -207,10 +207,10 @@ def test_a_limit_is_waited_out(make_world: MakeWorld) -> None:
     world.github.next("generatejitconfig", limit)
     world.github.queue_job()
     world.run(10, until=lambda: bool(process.failures))
-    asked, at = len(world.github.paths("generatejitconfig")), world.clock()
+    count, at = len(world.github.paths("generatejitconfig")), world.clock()
     world.run(28)
-    assert len(world.github.paths("generatejitconfig")) == asked
-    world.run(10, until=lambda: len(world.github.paths("generatejitconfig")) > asked)
+    assert len(world.github.paths("generatejitconfig")) == count
+    world.run(10, until=lambda: len(world.github.paths("generatejitconfig")) > count)
     assert world.clock() - at >= 28
     outcome(world, 1)
 

@@ -131,8 +131,8 @@ def test_a_cloud_that_answers_again_is_swept_at_once(world: World, seconds: floa
     world.run(seconds, until=out)
     world.cloud.unreachable.clear()
     assert machine.order is not None
-    late = max(world.clock(), machine.order.deadline) + world.limits.limits.grace
-    world.run(late - world.clock(), until=lambda: not machine.alive)
+    end = max(world.clock(), machine.order.deadline) + world.limits.limits.grace
+    world.run(end - world.clock(), until=lambda: not machine.alive)
     assert not machine.alive
 
 

@@ -86,11 +86,11 @@ def test_a_crash_at_any_place_loses_doubles_and_leaves_nothing(
 def requests(make_http: Make, scenario: Scenario) -> list[str]:
     """What the scenario's process asks, in order."""
     world = make_http()
-    asked: list[str] = []
-    begin_late(world, scenario, lambda call: asked.append(call.provider))
+    actions: list[str] = []
+    begin_late(world, scenario, lambda call: actions.append(call.provider))
     world.run(TTL + 100, until=world.quiet)
     world.close()
-    return asked
+    return actions
 
 
 def begin_late(world: World, scenario: Scenario, judge: Callable[[Call], Any]) -> BuildRecord:
@@ -102,12 +102,12 @@ def begin_late(world: World, scenario: Scenario, judge: Callable[[Call], Any]) -
 
 def at_request(number: int, trouble: RequestFate) -> Callable[[Call], RequestFate | None]:
     """This request fares like that, and all others well."""
-    asked = 0
+    count = 0
 
     def judge(_: Call) -> RequestFate | None:
-        nonlocal asked
-        asked += 1
-        return trouble if asked == number + 1 else None
+        nonlocal count
+        count += 1
+        return trouble if count == number + 1 else None
 
     return judge
 
@@ -123,12 +123,12 @@ def test_a_process_dies_while_a_request_is_on_its_way(
         with at_point(f"{at}: {action}"):
             world = make_http()
             build, node = begin(world, RUN)
-            asked = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
+            fate_of = at_request(at, LOST_ANSWER if heard else LOST_REQUEST)
 
-            def judge(call: Call, node: Any = node, asked: Any = asked) -> RequestFate | None:
+            def judge(call: Call, node: Any = node, fate_of: Any = fate_of) -> RequestFate | None:
                 if node.dead:
                     return LOST_REQUEST
-                fate: RequestFate | None = asked(call)
+                fate: RequestFate | None = fate_of(call)
                 node.dead = fate is not None
                 return fate
 

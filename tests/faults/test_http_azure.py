@@ -128,7 +128,9 @@ def test_the_reaper_ends_a_stopped_guest_of_a_dead_vmrunner(world: World) -> Non
     running = lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING  # noqa: E731
     world.run(TTL, until=running)
     node.kill()
-    (machine,) = [one for one in world.ours() if one.alive and one.ref.kind is Kind.INSTANCE]
+    (machine,) = [
+        thing for thing in world.ours() if thing.alive and thing.ref.kind is Kind.INSTANCE
+    ]
     machine.local.power_off()
     assert machine.local.billed
     finish_elsewhere(world, RUN, build, strict=False)

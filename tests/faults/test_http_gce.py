@@ -90,7 +90,7 @@ def test_a_quota_holds_builds_back_and_ends_none_that_waits(world: World, late: 
     waits.append(world.submit(queue_timeout=600))
     world.node()
     world.settle()
-    assert [world.truth.builds.get(one.id).result for one in waits] == [Result.SUCCESS] * 2
+    assert [world.truth.builds.get(build.id).result for build in waits] == [Result.SUCCESS] * 2
     assert world.truth.builds.get(hasty.id).reason is Reason.QUOTA
     nothing_of_ours(world)
 
@@ -122,7 +122,7 @@ def test_operations_that_cannot_be_read_cost_no_build(
     world.run(5)  # its VM is gone, and nobody can say so
     builds.append(world.submit())
     world.settle()
-    assert [world.truth.builds.get(one.id).result for one in builds] == [Result.SUCCESS] * 2
+    assert [world.truth.builds.get(build.id).result for build in builds] == [Result.SUCCESS] * 2
     assert len(list(world.ours())) == 2
     nothing_of_ours(world)
 
@@ -251,8 +251,8 @@ def test_a_zone_out_of_reach_saves_nobody_elsewhere(world: World) -> None:
     begin(world, FLOW["reap"])
     world.cloud.local.unreachable.add(f"zones/{world.cloud.google.site.zones[1]}")
     world.run(6 * world.sweep_seconds)
-    left = {m.ref.kind for m in world.standing() if m.born_of_us}
+    kinds = {m.ref.kind for m in world.standing() if m.born_of_us}
     # What has no zone of its own could belong to a VM that is out of reach.
-    assert left <= {Kind.ADDRESS, Kind.SNAPSHOT}
+    assert kinds <= {Kind.ADDRESS, Kind.SNAPSHOT}
     world.cloud.local.unreachable.clear()
     nothing_of_ours(world)

@@ -49,23 +49,23 @@ def test_an_unfinished_image_ends_and_no_other_does(
     """Whatever the requests about it fare like."""
     world = make_http()
     tags, plant, scope = marked(world, 100), world.cloud.plant, world.cloud.scope
-    left = plant(scope, tags, kind=Kind.IMAGE)
+    unfinished = plant(scope, tags, kind=Kind.IMAGE)
     theirs = plant(scope, tags | {"vmrunner:installation": "theirs"}, kind=Kind.IMAGE)
     lasting = plant(scope, tags | {"vmrunner:role": "guard"}, kind=Kind.IMAGE)
-    asked: list[str] = []
+    actions: list[str] = []
 
     def judge(call: Call) -> Any:
-        asked.append(call.provider)
+        actions.append(call.provider)
         return side.fates[fate] if call.provider == action else None
 
     world.judge, world.trouble = judge, math.inf
     world.node()
     world.run(300)
-    assert left.alive
-    assert action in asked
+    assert unfinished.alive
+    assert action in actions
     world.judge, world.trouble = None, world.clock()
     world.run(world.sweep_seconds + world.limits.limits.grace + 1)
-    assert [one.alive for one in (left, theirs, lasting)] == [False, True, True]
+    assert [image.alive for image in (unfinished, theirs, lasting)] == [False, True, True]
 
 
 @pytest.mark.parametrize("side", [Ec2Side, GceSide, AzureSide], indirect=True)
@@ -76,10 +76,10 @@ def test_an_image_finished_after_the_sweep_lives_on(make_http: Make, side: type[
     world.node()
     world.run(50)
     world.cloud.finish(made)
-    asked: list[str] = []
-    world.judge = lambda call: asked.append(call.provider)
+    actions: list[str] = []
+    world.judge = lambda call: actions.append(call.provider)
     world.run(100)
     assert made.alive
     look, end = ABOUT[side.driver][-2:]
-    assert look in asked
-    assert end not in asked
+    assert look in actions
+    assert end not in actions

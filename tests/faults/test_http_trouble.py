@@ -89,8 +89,8 @@ def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str)
     denying(world, listing)
     world.unseen = UNSEEN.get(listing, set())
     world.run(3 * world.sweep_seconds + LIMITS.newborn)
-    left = {thing.ref.kind for thing in world.standing() if thing.born_of_us}
-    assert left <= world.unseen
+    kinds = {thing.ref.kind for thing in world.standing() if thing.born_of_us}
+    assert kinds <= world.unseen
     world.judge, world.unseen, world.trouble = None, set(), world.clock()
     nothing_of_ours(world)
 
@@ -105,8 +105,8 @@ def test_a_denied_arming_is_told_and_ends_no_build(aws: World, heal: bool) -> No
         aws.when(lambda: bool(aws.started), lambda: setattr(aws, "judge", None))
     aws.settle()
     assert aws.truth.builds.get(build.id).result is Result.SUCCESS
-    told = [e for e in aws.truth.events.list(build.id) if e.kind == "trouble"]
-    assert len(told) == 1
+    troubles = [e for e in aws.truth.events.list(build.id) if e.kind == "trouble"]
+    assert len(troubles) == 1
     fired = [m for m in aws.cloud.machines.values() if m.ref.kind is Kind.SCHEDULE]
     assert len([m for m in fired if m.born_of_us]) == heal
     nothing_of_ours(aws)

@@ -135,7 +135,7 @@ class Interleaved(RuleBasedStateMachine):
                 self.world.next_call = []
                 self.restart()
                 for node in self.nodes[2:]:
-                    node.born = self.world.clock()
+                    node.awake_since = self.world.clock()
                 self.world.settle()
         finally:
             self.world.close()

@@ -32,9 +32,9 @@ def test_past_its_deadline_it_dies_and_anothers_lives(make_world: Make, kind: Ki
     world = make_world()
     world.node()
     now = world.cloud.now()
-    mine = tags(world, expires=now + 100)
-    ours = world.cloud.plant(SCOPE, mine, kind=kind)
-    theirs = world.cloud.plant(SCOPE, mine | {"vmrunner:installation": "theirs"}, kind=kind)
+    vm_tags = tags(world, expires=now + 100)
+    ours = world.cloud.plant(SCOPE, vm_tags, kind=kind)
+    theirs = world.cloud.plant(SCOPE, vm_tags | {"vmrunner:installation": "theirs"}, kind=kind)
     world.run(50)
     assert ours.alive
     world.run(50 + world.limits.limits.grace + 1)
@@ -77,18 +77,18 @@ def test_no_vm_waits_for_what_the_ledger_says_of_images(
     """A sweep showed both, and both end before the next one."""
     world = make_world(sweep_seconds=200.0)
     world.node()
-    mine = tags(world, expires=world.cloud.now() + 100)
-    vm = world.cloud.plant(SCOPE, mine)
-    image = world.cloud.plant(SCOPE, mine | {"vmrunner:role": "image"}, kind=Kind.IMAGE)
+    vm_tags = tags(world, expires=world.cloud.now() + 100)
+    vm = world.cloud.plant(SCOPE, vm_tags)
+    image = world.cloud.plant(SCOPE, vm_tags | {"vmrunner:role": "image"}, kind=Kind.IMAGE)
     world.run(50)
-    asked: list[bool] = []
+    vm_alive: list[bool] = []
 
     def images() -> None:
-        asked.append(vm.alive)
+        vm_alive.append(vm.alive)
         raise ValueError("a row that makes no sense")
 
     monkeypatch.setattr(world.truth.images, "list", images)
     world.run(50 + world.limits.limits.grace)
-    assert asked
-    assert not any(asked)
+    assert vm_alive
+    assert not any(vm_alive)
     assert (vm.alive, image.alive) == (False, False)

@@ -109,7 +109,7 @@ class Guard:
     """Played: every five minutes it ends, by tags alone, what is past its deadline and a grace."""
 
     dead = asleep = reaps = False
-    born = 0.0
+    awake_since = 0.0
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -194,7 +194,7 @@ def lived(world: World, machine: FakeMachine, fault: str) -> None:
     if fault == "asleep":
         world.clock.advance(3600.0)
         for node in world.nodes:
-            node.born = world.clock()
+            node.awake_since = world.clock()
     outside = world.cloud.arms or any(isinstance(node, Guard) for node in world.nodes)
     grace = OUTSIDE if outside else world.limits.limits.grace
     world.run(max(world.clock(), end) + grace + 2 - world.clock(), step=grace / 60)
@@ -264,7 +264,7 @@ def test_the_guard_removes_what_a_guests_timer_stopped(make_world: Make) -> None
     assert machine.alive
     world.nodes.append(Guard(world))  # type: ignore[arg-type]
     world.run(end + OUTSIDE - world.clock(), step=5)
-    assert not any(one.alive for one in (machine, *machine.children))
+    assert not any(thing.alive for thing in (machine, *machine.children))
 
 
 def matrix(nature: Nature, shown: Callable[[str, str], bool]) -> str:
@@ -274,7 +274,7 @@ def matrix(nature: Nature, shown: Callable[[str, str], bool]) -> str:
     for fault, text in FAULTS.items():
         if fault in nature.harmless:
             continue
-        told = [
+        cells = [
             "–"
             if fault in nature.never.get(layer, ())
             else ("tells" if layer == "audit" else "holds")
@@ -282,7 +282,7 @@ def matrix(nature: Nature, shown: Callable[[str, str], bool]) -> str:
             else "FAILS"
             for layer in layers.values()
         ]
-        rows.append(f"| {text} | " + " | ".join(told) + " |")
+        rows.append(f"| {text} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 

@@ -189,10 +189,10 @@ def test_with_a_queue_timeout_a_refusal_waits(make_world: Make) -> None:
     world.node()
     world.settle()
     assert world.truth.builds.get(patient.id).result is Result.SUCCESS
-    late = world.submit(queue_timeout=20)
+    second = world.submit(queue_timeout=20)
     world.fail("create", *[Fault.NO_CAPACITY] * 50)
     world.settle()
-    assert world.truth.builds.get(late.id).reason is Reason.QUEUE_TIMEOUT
+    assert world.truth.builds.get(second.id).reason is Reason.QUEUE_TIMEOUT
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6, 9])
@@ -379,13 +379,13 @@ def test_foreign_machines_live(make_world: Make) -> None:
     world.node()
     world.run(10)
     (ours,) = list(world.ours())
-    mine = world.truth.installation
-    theirs = []
+    installation = world.truth.installation
+    foreign = []
     for tags in (
         {},
-        {"vmrunner:installation": mine[:-1]},
-        {"vmrunner:installation": mine + "0"},
-        {"vmrunner:installation": mine.upper()},
+        {"vmrunner:installation": installation[:-1]},
+        {"vmrunner:installation": installation + "0"},
+        {"vmrunner:installation": installation.upper()},
         {"vmrunner:installation": ""},
         {"vmrunner:instance": ours.tags["vmrunner:instance"]},
         ours.tags | {"vmrunner:installation": "another"},
@@ -393,10 +393,10 @@ def test_foreign_machines_live(make_world: Make) -> None:
         ours.tags | {"vmrunner:role": ""},
     ):
         expired = {**tags, "vmrunner:expires-at": "1"}
-        theirs.append(world.cloud.plant(ours.ref.scope, expired))
+        foreign.append(world.cloud.plant(ours.ref.scope, expired))
     world.settle()
     world.run(200)
-    assert all(machine.alive for machine in theirs)
+    assert all(machine.alive for machine in foreign)
     assert world.truth.builds.get(build.id).result is Result.SUCCESS
 
 

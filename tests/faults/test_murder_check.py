@@ -17,12 +17,12 @@ Make = Callable[..., World]
 
 def ended(world: World, row: Instance, death: Death) -> None:
     """Somebody writes that it must die, and deletes it."""
-    doomed = world.truth.instances.mark_deleting(
+    marked = world.truth.instances.mark_deleting(
         row.id, seen_epoch=row.epoch, death=death, now=world.clock()
     )
-    assert doomed is not None
-    assert doomed.ref is not None
-    world.provider().delete([doomed.ref])
+    assert marked is not None
+    assert marked.ref is not None
+    world.provider().delete([marked.ref])
 
 
 @pytest.mark.parametrize("death", [Death.DONE, Death.STUCK, Death.CANCELLED])

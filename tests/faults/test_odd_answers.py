@@ -50,8 +50,8 @@ def made_odd(github: FakeGithub, draw: Random, share: float) -> Callable[[], Non
     """Let this share of all answers be odd. Returns what ends that."""
     ask = github.ask
 
-    def answer(*words: Any) -> Answer:
-        found = ask(*words)
+    def answer(*args: Any) -> Answer:
+        found = ask(*args)
         if draw.random() >= share:
             return found
         match draw.randrange(4):
@@ -79,7 +79,7 @@ def test_odd_answers_cost_no_second_vm_and_no_job(
         if len(world.github.sets) == 1:
             world.github.queue_job()
         world.run(60)
-    before = len(world.github.asked)
+    before = len(world.github.requests)
     healed()
     world.run(4000, until=lambda: process.state.jobs.news is not None)
     world.run(400, until=world.all_done)

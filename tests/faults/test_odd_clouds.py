@@ -172,7 +172,7 @@ def test_the_system_is_asked_how_a_container_ended(
 ) -> None:
     world = make_world()
     build = world.submit()
-    world.gone.add(build.id)
+    world.container_gone.add(build.id)
     world.when(
         lambda: bool(world.started),
         lambda: [setattr(m, "container", seen) for m in world.cloud.machines.values()],

@@ -44,9 +44,9 @@ def ended(world: World, build: BuildRecord) -> Instance:
     assert done.result is Result.SUCCESS, done
     world.check_log(done)
     drained(world)
-    theirs = [m for m in world.cloud.machines.values() if not m.born_of_us]
-    assert theirs
-    assert all(machine.alive for machine in theirs)
+    foreign = [m for m in world.cloud.machines.values() if not m.born_of_us]
+    assert foreign
+    assert all(machine.alive for machine in foreign)
     return world.truth.instances.get(done.instance or "")
 
 
@@ -57,8 +57,8 @@ def of(method: str, judge: Judge) -> Judge:
 
 def test_a_vm_is_stopped_and_started_for_its_build(make_ec2: Make) -> None:
     world = make_ec2()
-    asked: list[str] = []
-    world.judge = lambda call: asked.append(call.provider)
+    actions: list[str] = []
+    world.judge = lambda call: actions.append(call.provider)
     world.node(pools=POOLS)
     build = submitted(world)
     (row,) = parked(world)
@@ -67,7 +67,7 @@ def test_a_vm_is_stopped_and_started_for_its_build(make_ec2: Make) -> None:
     used = ended(world, build)
     assert (used.id, used.start) == (row.id, Start.PARKED)
     assert used.address != row.address
-    assert {"StopInstances", "StartInstances"} <= set(asked)
+    assert {"StopInstances", "StartInstances"} <= set(actions)
 
 
 @pytest.mark.parametrize("method", WISHES)

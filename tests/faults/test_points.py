@@ -170,10 +170,10 @@ if __name__ == "__main__":
 def test_each_effect_is_one_that_the_ledger_has(make_world: Make) -> None:
     """One that was renamed would be no place any more, without a word."""
     ledger = make_world().truth
-    gone = {
+    missing = {
         f"{part}.{name}"
         for part, names in EFFECTS.items()
         for name in names
         if not hasattr(getattr(ledger, part), name)
     }
-    assert gone == set()
+    assert missing == set()

@@ -99,20 +99,20 @@ def test_an_unreadable_row_kills_nothing_and_stops_no_other_build(
     builds = three(world)
     (first, *others) = builds
     spoil(world, first, table, column, value)
-    mine = next(m for m in world.ours() if m.tags["vmrunner:build"] == first.id)
+    machine = next(m for m in world.ours() if m.tags["vmrunner:build"] == first.id)
     later = world.submit()
     world.run(
         100,
         until=lambda: all(world.truth.builds.get(b.id).finished for b in (*others, later)),
     )
     assert {world.truth.builds.get(b.id).result for b in (*others, later)} == {Result.SUCCESS}
-    assert mine.order is not None
-    world.run(mine.order.deadline - world.clock() - 5)
-    assert mine.alive
+    assert machine.order is not None
+    world.run(machine.order.deadline - world.clock() - 5)
+    assert machine.alive
     report = world.nodes[0].reaping.run(dry_run=True)
     assert [text for text in report.unread if "cannot be read" in text]
-    told = survivors(world.truth, world.limits.limits, "fake", world.provider())
-    assert [line for line in told if "cannot be read" in line.message]
+    lines = survivors(world.truth, world.limits.limits, "fake", world.provider())
+    assert [line for line in lines if "cannot be read" in line.message]
     world.run(100, until=lambda: not world.standing())
     assert not world.standing()
 
@@ -143,9 +143,9 @@ def test_a_row_that_cannot_be_read_is_a_row(make_world: Make) -> None:
     ],
 )
 def test_a_thing_that_makes_no_sense_changes_nothing_else(odd: dict[str, Any]) -> None:
-    late = {"vmrunner:expires-at": "1"}
+    expired = {"vmrunner:expires-at": "1"}
     rows = [row("vm-2", deadline=10.0)]
-    things = [vm("vm-2"), vm("vm-3", tags=late), vm("vm-4")]
+    things = [vm("vm-2"), vm("vm-3", tags=expired), vm("vm-4")]
     ghost = vm("vm-0", **odd)
     first, second = reaped(rows, [page(*things)]), reaped(rows, [page(ghost, *things)])
     dead = [("i-vm-2", Death.EXPIRED), ("i-vm-3", Death.EXPIRED)]
@@ -164,7 +164,7 @@ class Broken(FakeProvider):
 
     breaks = False
     unbearable: frozenset[str] = frozenset()
-    asked = 0
+    delete_calls = 0
 
     def sweep(self) -> Iterator[Page]:
         for shown in super().sweep():
@@ -173,7 +173,7 @@ class Broken(FakeProvider):
                 raise RuntimeError("a bug")
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-        self.asked += 1
+        self.delete_calls += 1
         if any(ref.id in self.unbearable for ref in refs):
             raise RuntimeError("a bug")
         return super().delete(refs, force=force)
@@ -201,7 +201,9 @@ def test_a_driver_that_cannot_bear_one_thing_deletes_the_others() -> None:
     refs = [cloud.plant(SCOPE, {}).ref for _ in range(20)]
     broken = Broken("fake", cloud)
     broken.unbearable = frozenset({refs[7].id})
-    told = delete_each(broken, refs)
-    assert [ref for ref, outcome in told.items() if outcome.fate is not Fate.ACCEPTED] == [refs[7]]
-    assert told[refs[7]].error == "RuntimeError: a bug"
-    assert broken.asked <= 2 * 5 + 1
+    outcomes = delete_each(broken, refs)
+    assert [ref for ref, outcome in outcomes.items() if outcome.fate is not Fate.ACCEPTED] == [
+        refs[7]
+    ]
+    assert outcomes[refs[7]].error == "RuntimeError: a bug"
+    assert broken.delete_calls <= 2 * 5 + 1

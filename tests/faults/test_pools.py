@@ -37,8 +37,8 @@ def test_a_pool_is_filled_claimed_and_filled_again(
     assert row.due is not None
     assert row.due < row.deadline
     assert done.epoch == row.epoch or row.epoch == done.epoch + 1
-    told = [vars(r)["fields"] for r in caplog.records if "which waited" in r.getMessage()]
-    assert [(one["build"], one["instance"], one["pool"]) for one in told] == [
+    logged = [vars(r)["fields"] for r in caplog.records if "which waited" in r.getMessage()]
+    assert [(fields["build"], fields["instance"], fields["pool"]) for fields in logged] == [
         (build.id, row.id, row.pool)
     ]
     filled(world)
@@ -302,12 +302,12 @@ def test_a_pools_lease_is_renewed_while_its_holder_lives(make_world: Make) -> No
         world.node(pools=pools())
     filled(world)
     leases = world.truth.engines
-    held = {name: one for name, one in leases.holders().items() if "fast" in name}
-    assert held
+    holders = {name: holder for name, holder in leases.holders().items() if "fast" in name}
+    assert holders
     for _ in range(5):
         world.run(POOL_LEASE)
-        assert {name: leases.holders()[name] for name in held} == held
-        for name in held:
+        assert {name: leases.holders()[name] for name in holders} == holders
+        for name in holders:
             found = leases.lease(name)
             assert found is not None
             assert found.until > world.clock()

@@ -38,10 +38,10 @@ def test_what_waits_needs_no_room_at_its_provider(
 def large_is_dry(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     usual = getattr(FakeProvider, method)
 
-    def dry(self: FakeProvider, asked: Any) -> Any:
-        if (asked.offer if method == "create" else asked).cpus == LARGE:
+    def dry(self: FakeProvider, order_or_offer: Any) -> Any:
+        if (order_or_offer.offer if method == "create" else order_or_offer).cpus == LARGE:
             raise NoCapacity("the large ones are dry")
-        return usual(self, asked)
+        return usual(self, order_or_offer)
 
     monkeypatch.setattr(FakeProvider, method, dry)
 

@@ -45,12 +45,12 @@ def test_the_next_serve_sends_a_dead_ones_orders(make_world: Make) -> None:
 
 def unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit of the first intents is not answered: it happened."""
-    usual, left = Instances.start, [1]
+    usual, failures = Instances.start, [1]
 
     def start(self: Instances, launches: Any, **options: Any) -> Any:
         won = usual(self, launches, **options)
-        if launches and left:
-            left.clear()
+        if launches and failures:
+            failures.clear()
             raise LedgerError("the connection broke")
         return won
 

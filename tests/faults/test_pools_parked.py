@@ -52,7 +52,7 @@ def test_a_crash_anywhere_in_a_parked_vms_life_loses_nothing(make_world: Make) -
     points = node.points
     assert {"before pools.park", "after cloud.park", "after cloud.wake"} <= set(points)
     for at, place in enumerate(points):
-        if not any(word in place for word in ("pools", "cloud", "start", "record")):
+        if not any(part in place for part in ("pools", "cloud", "start", "record")):
             continue  # the rest is as of one that is hot
         world = make_world()
         world.node(pools=pools(size=1, **PARKED), crash_at=at)

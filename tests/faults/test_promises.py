@@ -18,10 +18,10 @@ def test_no_vm_is_made_that_nobody_holds_to_its_list(
     """A build that was submitted elsewhere, or whose provider could once."""
     world = make_world()
     network = AllowList(("a.example.org",))
-    held = world.submit(network=network)
+    first = world.submit(network=network)
     world.node()
     world.settle()
-    assert world.truth.builds.get(held.id).result is Result.SUCCESS
+    assert world.truth.builds.get(first.id).result is Result.SUCCESS
     monkeypatch.setattr(FakeProvider, "holds_allow_lists", False)
     build = world.submit(network=network)
     world.settle()

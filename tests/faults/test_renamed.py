@@ -131,8 +131,8 @@ def test_who_cannot_tell_a_retrys_time_leaves_it(world: World) -> None:
     world.nodes[-1].kill()
     stranger = world.node(skew=86_400.0)
     elsewhere = Scope("fake", "account-b", "zone-a")
-    there = FakeProvider(OTHER, world.cloud, scopes=(elsewhere,))
-    stranger.engine.context.providers = {OTHER: there}
+    provider = FakeProvider(OTHER, world.cloud, scopes=(elsewhere,))
+    stranger.engine.context.providers = {OTHER: provider}
     world.run(60)
     assert world.truth.builds.get(build.id).state is BuildState.QUEUED
     stranger.kill()

@@ -48,9 +48,9 @@ def test_a_reaper_ends_what_nobody_drives(make_world: Make, *, is_sandbox: bool)
     world.run(60, until=lambda: world.truth.builds.get(build.id).state is state)
     first.kill()
     world.node(drives=False)
-    held = world.truth.builds.get(build.id).hold_until
-    assert held is not None
-    world.run(held + grace - 1 - world.clock())
+    hold_until = world.truth.builds.get(build.id).hold_until
+    assert hold_until is not None
+    world.run(hold_until + grace - 1 - world.clock())
     assert [machine.alive for machine in world.ours()] == [True]
     world.run(2 * PASS)
     assert not any(machine.alive for machine in world.ours())
@@ -68,9 +68,9 @@ def test_a_reaper_ends_what_a_stopped_engine_owns(make_world: Make) -> None:
     world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
     first.asleep = True
     world.node(drives=False)
-    held = world.truth.builds.get(build.id).hold_until
-    assert held is not None
-    world.run(held + CANCEL_GRACE + 2 * PASS + DELETE_RETRY - world.clock())
+    hold_until = world.truth.builds.get(build.id).hold_until
+    assert hold_until is not None
+    world.run(hold_until + CANCEL_GRACE + 2 * PASS + DELETE_RETRY - world.clock())
     assert not any(machine.alive for machine in world.ours())
     first.asleep = False
     world.settle()
@@ -88,21 +88,21 @@ def test_a_sandbox_extended_at_the_last_moment_is_left_alone(
     world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
     first.kill()
     world.node(drives=False)
-    held = world.truth.builds.get(build.id).hold_until
-    assert held is not None
+    hold_until = world.truth.builds.get(build.id).hold_until
+    assert hold_until is not None
 
     apply = ReapPass._apply
 
-    def extended(*words: Any, **options: Any) -> None:
-        if world.clock() > held + CANCEL_GRACE:
+    def extended(*args: Any, **options: Any) -> None:
+        if world.clock() > hold_until + CANCEL_GRACE:
             monkeypatch.setattr(ReapPass, "_apply", apply)
             world.truth.builds.extend(build.id, 200.0, world.clock())
-        apply(*words, **options)
+        apply(*args, **options)
 
     monkeypatch.setattr(ReapPass, "_apply", extended)
-    world.run(held + CANCEL_GRACE + 2 * PASS - world.clock())
+    world.run(hold_until + CANCEL_GRACE + 2 * PASS - world.clock())
     assert [machine.alive for machine in world.ours()] == [True]
-    world.run(held + 200 + CANCEL_GRACE + 2 * PASS - world.clock())
+    world.run(hold_until + 200 + CANCEL_GRACE + 2 * PASS - world.clock())
     assert not any(machine.alive for machine in world.ours())
     world.settle()
 

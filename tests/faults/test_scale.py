@@ -26,13 +26,13 @@ def test_builds_behind_a_long_queue_end_on_time(
     world.build_seconds = 1e9
     for _ in range(100):
         world.submit(timeout=500, ttl=600)
-    late = [world.submit(queue_timeout=20) for _ in range(30)]
-    left = [world.submit(submitter=7) for _ in range(30)]
+    overdue = [world.submit(queue_timeout=20) for _ in range(30)]
+    orphans = [world.submit(submitter=7) for _ in range(30)]
     world.node()
     world.run(10)
     world.living.clear()
     world.run(40)
-    ended = [world.truth.builds.get(build.id).reason for build in late + left]
+    ended = [world.truth.builds.get(build.id).reason for build in overdue + orphans]
     assert ended == [Reason.QUEUE_TIMEOUT] * 30 + [Reason.OWNER_GONE] * 30
 
 
@@ -43,10 +43,10 @@ def test_a_thousand_builds_out_of_time_end_at_once(
     world.build_seconds = 1e9
     first = world.submit(timeout=500, ttl=600)
     world.clock.advance(0.001)
-    late = [world.submit(queue_timeout=20) for _ in range(1500)]
+    builds = [world.submit(queue_timeout=20) for _ in range(1500)]
     world.node()
     world.run(25)
-    assert {world.truth.builds.get(build.id).reason for build in late} == {Reason.QUEUE_TIMEOUT}
+    assert {world.truth.builds.get(build.id).reason for build in builds} == {Reason.QUEUE_TIMEOUT}
     assert world.truth.builds.get(first.id).state is BuildState.RUNNING
 
 
@@ -69,11 +69,11 @@ def test_a_sweep_holds_no_page(tmp_path: Path) -> None:
     """While it lists, it keeps whole only what must die, 20 things, and two pages in passing."""
     world = World(tmp_path)
     world.fill(500, 10, rows=True)
-    held: list[int] = []
+    counts: list[int] = []
 
     def count(call: Call) -> Plan | None:
         if call.method == "sweep":
-            held.append(sum(isinstance(thing, Resource) for thing in gc.get_objects()))
+            counts.append(sum(isinstance(thing, Resource) for thing in gc.get_objects()))
         return None
 
     world.cloud.on_call = count
@@ -81,8 +81,8 @@ def test_a_sweep_holds_no_page(tmp_path: Path) -> None:
     world.provider.page_size = 50
     world.reaping.run()
     # The fake itself keeps what a listing of one kind showed when it began.
-    assert len(held) == 1000 / 50
-    assert max(held) - before <= 500 + 20 + 2 * 50
+    assert len(counts) == 1000 / 50
+    assert max(counts) - before <= 500 + 20 + 2 * 50
     world.close()
 
 

@@ -61,7 +61,7 @@ def test_each_host_has_a_pool_of_its_own(make_world: Make) -> None:
     world.run(30)
     assert ready_at(world, HOST_A) == before
     (pool,) = world.truth.pools.all()
-    assert {(one.place, one.want) for one in pool.places} == {
+    assert {(place.place, place.want) for place in pool.places} == {
         (str(HOST_A), 2),
         (str(HOST_B), 2),
     }
@@ -105,8 +105,8 @@ def test_builds_of_a_host_gone_for_good_end(make_world: Make, again: bool) -> No
         (Result.SUCCESS, Reason.EXIT_CODE) if again else (Result.ERROR, Reason.VM_LOST)
     )
     assert again or "host-b" in ended.message
-    gone = world.truth.instances.get(row.id)
-    assert gone.state is InstanceState.GONE
+    closed = world.truth.instances.get(row.id)
+    assert closed.state is InstanceState.GONE
     with pytest.raises(NotFound):
         world.truth.instances.access(row.id)
     fresh = world.submit()
@@ -137,7 +137,7 @@ def test_a_host_that_comes_back_finds_nothing_doubled(make_world: Make) -> None:
     done = lambda: world.truth.builds.get(build).finished  # noqa: E731
     world.run(TTL + 2 * DOUBT, step=5.0, until=done)
     assert world.truth.builds.get(build).result is Result.SUCCESS
-    b.host.off, b.born = False, world.clock()
+    b.host.off, b.awake_since = False, world.clock()
     world.run(60)
     assert world.truth.builds.get(build).attempt == 2
     world.settle()
@@ -154,7 +154,7 @@ def test_a_host_back_with_an_early_clock_ends_its_vm(
     done = lambda: world.truth.builds.get(build).attempt == 2  # noqa: E731
     world.run(TTL + 2 * DOUBT, step=5.0, until=done)
     b.skew = machine.created_at - world.clock()
-    b.host.off, b.born = False, world.clock()
+    b.host.off, b.awake_since = False, world.clock()
     with monkeypatch.context() as unchecked:  # it is alive, and its row was closed
         unchecked.setattr(world, "check", lambda **_: None)
         world.run(world.sweep_seconds + 30, until=lambda: not machine.alive)

@@ -43,7 +43,7 @@ class TwoRegions(Ec2Side):
         self.near, self.far = self.scope, Scope(KIND, self.local.account, FAR)
         self.site = self.local.furnish(FAR)
         self.dead = False  # does the far one not answer?
-        self.asked: Counter[tuple[str, str]] = Counter()
+        self.requests: Counter[tuple[str, str]] = Counter()
 
     def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, Provider]:
         far: Any = self.amazon.provider(
@@ -63,7 +63,7 @@ class TwoRegions(Ec2Side):
         self.scope = self.near
 
     def _asked(self, request: Any) -> Any:
-        self.asked[request.region, request.action] += 1
+        self.requests[request.region, request.action] += 1
         if self.dead and request.region == FAR:
             return LOST_REQUEST
         return super()._asked(request)
@@ -96,9 +96,9 @@ def test_each_is_looked_at_swept_and_ended_in_its_own(make_world: Callable[..., 
     assert gone(world, cloud.near)
     assert gone(world, cloud.far)
     for region in (REGION, FAR):
-        assert cloud.asked[region, "RunInstances"] == 1
-        assert cloud.asked[region, "DescribeInstances"] > 0
-        assert cloud.asked[region, "TerminateInstances"] > 0
+        assert cloud.requests[region, "RunInstances"] == 1
+        assert cloud.requests[region, "DescribeInstances"] > 0
+        assert cloud.requests[region, "TerminateInstances"] > 0
 
 
 def test_a_dead_region_keeps_no_vm_of_the_other_alive(make_world: Callable[..., World]) -> None:

@@ -107,8 +107,8 @@ def test_refusals_are_no_attempts_at_a_build(world: World, refusals: int) -> Non
 
     def booting() -> list[Any]:
         rows = world.truth.instances.list(build=build.id, active=True)
-        born = {row.ref for row in rows if row.state is InstanceState.BOOTING}
-        return [machine for machine in world.ours() if machine.alive and machine.ref in born]
+        refs = {row.ref for row in rows if row.state is InstanceState.BOOTING}
+        return [machine for machine in world.ours() if machine.alive and machine.ref in refs]
 
     lost = 0
     while not world.truth.builds.get(build.id).finished:
@@ -130,7 +130,7 @@ def test_who_waits_tries_again_soon_when_another_is_served(world: World) -> None
     world.judge = None
 
     def served() -> int:
-        return sum(bool(world.truth.builds.get(one.id).attempt) for one in (first, second))
+        return sum(bool(world.truth.builds.get(build.id).attempt) for build in (first, second))
 
     world.run(2 * LONGEST_REFUSED_WAIT, until=lambda: served() > 0)
     world.run(2 * REFUSED_WAIT, until=lambda: served() > 1)

@@ -115,7 +115,7 @@ class World(Promises):
         self.exit_code = 0
         self.seconds: dict[str, float] = {}  # by build, where it is not `build_seconds`
         self.codes: dict[str, int] = {}
-        self.gone: set[str] = set()  # builds whose container ends without a word
+        self.container_gone: set[str] = set()  # builds whose container ends without a word
         self.killed: set[str] = set()  # builds whose step ends by KILL
         self.started: Counter[tuple[str, int]] = Counter()
         self.plans: dict[str, list[Any]] = {}
@@ -130,7 +130,7 @@ class World(Promises):
         self.callers: list[Caller] = []
         self.drops: Callable[[], bool] | None = None  # does a caller's connection break off here?
         self.living: set[int] = set()  # pids of processes that are not nodes
-        self.wished: set[str] = set()  # builds whose end a user wished
+        self.user_cancelled: set[str] = set()  # builds that a user cancelled
         self.kills: list[str] = []
         self.overrun: dict[Ref, float] = {}
         self.trouble = self.untold = 0.0
@@ -350,11 +350,11 @@ class World(Promises):
         self.nothing_left()
 
     def nothing_left(self) -> None:
-        left = [m for m in self.standing() if m.born_of_us]
+        machines = [m for m in self.standing() if m.born_of_us]
         rows = self.truth.instances.open()
         builds = self.truth.builds.list(active=True)
-        if left or rows or builds:
-            raise Broken(f"left: machines {left}, rows {rows}, builds {builds}")
+        if machines or rows or builds:
+            raise Broken(f"left: machines {machines}, rows {rows}, builds {builds}")
         if waiting := [caller.build.id for caller in self.callers if not caller.ended]:
             raise Broken(f"6 no forgotten line: nobody told the callers of {waiting}")
         self.check_told()
@@ -415,5 +415,5 @@ class World(Promises):
 
 def once(world: World, action: str, *fates: Any) -> None:
     """The next requests for it, by one of ours, fare like that."""
-    left = list(fates)
-    world.judge = lambda call: left.pop(0) if call.provider == action and left else None
+    remaining = list(fates)
+    world.judge = lambda call: remaining.pop(0) if call.provider == action and remaining else None

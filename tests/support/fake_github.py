@@ -14,9 +14,9 @@ from tests.support.github_answers import (
     SERVICE,
     TOKEN,
     Answer,
-    Asked,
     FakeRunner,
     GithubAnswers,
+    GithubRequest,
     Job,
 )
 
@@ -107,5 +107,5 @@ class FakeGithub(GithubAnswers):
     def revoke_service_tokens(self) -> None:
         self._admin_epoch += 1
 
-    def paths(self, word: str) -> list[Asked]:
-        return [request for request in self.asked if word in request.path]
+    def paths(self, word: str) -> list[GithubRequest]:
+        return [request for request in self.requests if word in request.path]

@@ -60,7 +60,7 @@ class FakeRunner:
 
 
 @dataclass
-class Asked:
+class GithubRequest:
     method: str
     path: str
     bearer: str
@@ -75,7 +75,7 @@ class GithubAnswers:
         self.token_life = token_life
         self.service = SERVICE
         self.personal = {TOKEN}
-        self.asked: list[Asked] = []
+        self.requests: list[GithubRequest] = []
         self.sets: dict[int, Json] = {}
         self.sessions: dict[str, Json] = {}
         self.jobs: dict[int, Job] = {}
@@ -97,7 +97,7 @@ class GithubAnswers:
         with self._lock:
             parts = urlsplit(url)
             bearer = headers.get("authorization", "").partition(" ")[2]
-            self.asked.append(Asked(method, parts.path, bearer, body))
+            self.requests.append(GithubRequest(method, parts.path, bearer, body))
             if self.down:
                 raise httpx2.ConnectError("nobody listens")
             for number, (path, answer) in enumerate(self.trouble):

@@ -91,7 +91,7 @@ def test_what_brings_no_news_is_not_asked_in_a_rush(trouble: Callable[[FakeGithu
     trouble(place.github)
     place.listen(HOUR)
     most = listener.VAIN.burst + HOUR * listener.VAIN.rate
-    assert most / 2 < len(place.github.asked) <= 2 * most + 10
+    assert most / 2 < len(place.github.requests) <= 2 * most + 10
 
 
 def test_news_are_heard_as_fast_as_they_come() -> None:

@@ -75,8 +75,8 @@ def test_these_endpoints_are_taken(endpoint: str | None) -> None:
 
 def test_one_that_the_configuration_dropped_is_opened_by_its_scope() -> None:
     scope = Scope("azure", SUBSCRIPTION, "builds")
-    places = {option: getattr(scope, part) for option, part in DRIVER.told.items()}
-    made = registry.load("azure", "gone", installation="i", used=["builds", "old"], **places)
+    scope_options = {option: getattr(scope, part) for option, part in DRIVER.told.items()}
+    made = registry.load("azure", "gone", installation="i", used=["builds", "old"], **scope_options)
     assert isinstance(made, AzureProvider)
     assert made.options.groups == ("builds", "old")
 
