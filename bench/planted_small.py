@@ -76,4 +76,18 @@ BUGS: Final = (
         "tests/integration/test_daemon.py::"
         "test_a_ledger_that_stays_silent_is_told_ever_more_rarely",
     ),
+    *(
+        Bug(
+            name,
+            "engine/engine.py",
+            "        return removed and self._context.clock() > self._last_end\n",
+            f"        return {instead}\n",
+            "tests/integration/test_daemon.py::"
+            "test_a_background_engine_outlives_a_removed_ledger_by_its_vms",
+        )
+        for name, instead in (
+            ("serve a ledger that was deleted for ever", "False"),
+            ("leave a VM with the ledger that was deleted", "removed"),
+        )
+    ),
 )
