@@ -71,7 +71,7 @@ BUGS: Final = (
     Bug(
         "that nobody knows who reaps is logged at each look",
         DAEMON,
-        "            if now >= self._doubt_due:\n",
+        "            if self._doubt.is_due(now):\n",
         "            if True:\n",
         "tests/integration/test_daemon.py::"
         "test_a_ledger_that_stays_silent_is_told_ever_more_rarely",

@@ -173,6 +173,27 @@ def test_a_background_engine_outlives_a_removed_ledger_by_its_vms(
         thread.join(30)
 
 
+def test_a_ledger_that_is_away_is_logged_ever_more_rarely(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = {"now": 0.0}
+    engine = shop.engine(monotonic=lambda: clock["now"])
+
+    def tick() -> float:
+        raise LedgerError("it is away")
+
+    def wait(seconds: float) -> bool:
+        clock["now"] += seconds
+        return False
+
+    monkeypatch.setattr(engine, "tick", tick)
+    monkeypatch.setattr(engine._listener, "wait", wait)
+    engine.run(lambda: clock["now"] > 3600)
+    lines = [record for record in caplog.records if "out of reach" in record.message]
+    assert 10 < len(lines) < 150
+    engine.close()
+
+
 def test_templates_are_made_while_no_build_wants_the_processors(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

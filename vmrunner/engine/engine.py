@@ -52,6 +52,7 @@ from vmrunner.errors import (
 )
 from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
+from vmrunner.lib.rare_messages import RareMessage
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
 from vmrunner.model import BuildRecord, BuildState, InstanceState, PoolSpec, Process, Reason, Spec
@@ -203,12 +204,16 @@ class Engine:
         is waited for: its instances have their deadlines elsewhere too. Nor does any other error
         end it, since nothing would mind the builds then; it slows down."""
         troubles, hinted = 0, float("-inf")
+        away = RareMessage(BUSY_TICK, TROUBLE)
         while not until():
             try:
                 pause = self.tick()
                 troubles = 0
+                if away.reset():
+                    log.info("the ledger can be reached again")
             except LedgerError as error:
-                log.error("the ledger is out of reach: %s", error)
+                if away.is_due(self._context.monotonic()):
+                    log.error("the ledger is out of reach: %s", error)
                 pause = BUSY_TICK
             except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
                 log.exception("a tick failed")

@@ -19,7 +19,7 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.lib.backoff import backoff
+from vmrunner.lib.rare_messages import RareMessage
 from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Budget, PoolSpec
 from vmrunner.providers import Provider
@@ -105,8 +105,7 @@ class Daemon:
         self._asks_sweep = False  # of all that is ours, whenever it was swept
         self._passed: dict[str, float] = {}  # by provider: when its last pass began, monotonic
         self._swept: dict[str, float] = {}
-        self._doubts = 0  # how often it was logged, in a row, that nobody knows who reaps
-        self._doubt_due = 0.0  # when it is to be logged next, monotonic
+        self._doubt = RareMessage(CHECK, SILENCE)  # that nobody knows who reaps
         self._ours: Collection[str] = ()  # the providers that this process reaps
         context = engine.context
         # Its own view of who lives: the engine's is not made for two threads.
@@ -262,15 +261,12 @@ class Daemon:
             self._turns.learn(providers)
             turns = self._ask(lambda: self._turns.take(providers))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
-            if now >= self._doubt_due:
+            if self._doubt.is_due(now):
                 log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
-                self._doubt_due = now + backoff(CHECK, self._doubts, SILENCE)
-                self._doubts += 1
             self._ours = tuple(providers)
         else:
-            if self._doubts:
+            if self._doubt.reset():
                 log.info("who reaps can be told again")
-            self._doubts, self._doubt_due = 0, 0.0
             self._ours = turns.ours if providers else _NOBODYS
             for name in turns.fresh:  # what the former reaper knew of the cloud went with it
                 self._passed.pop(name, None)
