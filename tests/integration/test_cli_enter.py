@@ -26,6 +26,7 @@ from tests.support.sshd import Sshd, wait_for
 from vmrunner.cli.remote_command import EscapeKeys
 
 pytestmark = pytest.mark.timeout(120)
+ROOT = Path(__file__).parents[2]  # the code of this tree, where that is a copy too
 PROGRAM = [sys.executable, "-m", "vmrunner"]
 
 
@@ -44,6 +45,7 @@ def environment(world: Entered) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "TERM": "xterm",
+        "PYTHONPATH": str(ROOT),
         "VMRUNNER_SERVER": world.http.url,
         "VMRUNNER_TOKEN": world.token(),
     }
@@ -197,7 +199,7 @@ def test_a_node_that_is_killed_is_told_plainly(tmp_path: Path) -> None:
     with node(tmp_path) as (process, url, token):
         settings = {
             "PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm",
-            "VMRUNNER_SERVER": url, "VMRUNNER_TOKEN": token,
+            "PYTHONPATH": str(ROOT), "VMRUNNER_SERVER": url, "VMRUNNER_TOKEN": token,
         }  # fmt: skip
         seat = Seat(settings, "ssh", "b-1")
         try:

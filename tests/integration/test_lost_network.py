@@ -72,6 +72,7 @@ class World:
         home.mkdir(exist_ok=True)
         return {
             "PATH": os.environ["PATH"], "HOME": str(home), "TERM": "xterm",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "VMRUNNER_SERVER": url, "VMRUNNER_TOKEN": token,
         }  # fmt: skip
 
