@@ -41,7 +41,7 @@ BUGS: Final = (
         "engine/context.py",
         "if row.scope in scopes[name]:",
         "if True:",
-        f"{DRAWN}::test_hosts_come_and_go_in_a_hostile_world",
+        "tests/unit/engine/test_context.py",
     ),
     Bug(
         "a pool is filled by what every host has",
