@@ -350,7 +350,7 @@ def test_a_stream_breaks_off_where_the_ledger_is_away(
         ({"cpus": -1}, "cpus", -1),
         ({"cpus": 10**40}, "cpus", None),
         ({"env": {"A B": "hidden"}}, None, None),
-        ({"secrets": {"9": "hidden"}}, "secret", None),
+        ({"secrets": {"9": "hidden"}}, "secrets", None),
     ],
 )
 def test_a_problem_tells_the_value_and_no_secret(
