@@ -143,7 +143,8 @@ def vms(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vms]:
     clones.end()
 
 
-def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vms", ["resumed", "booted"], indirect=True)
+def test_a_build_in_a_real_container(vms: Vms, tmp_path: Path) -> None:
     """One build that does all that builds do, and looks at its walls."""
     big = os.urandom(3 << 20)
     source = tmp_path / "source.tar"
@@ -151,7 +152,7 @@ def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
         info = tarfile.TarInfo("data/big")
         info.size = len(big)
         tar.addfile(info, io.BytesIO(big))
-    verdict = vm.run(
+    verdict = vms.run(
         "id -u; pwd; echo to-stderr >&2; printf 'byte \\377\\n'",
         "ls /proc | grep -c '^[0-9]*$'; cat /proc/self/mounts | grep -c vmrunner.*ro,",
         'echo "token $TOKEN"; [ "$(cat /run/secrets/TOKEN)" = "$TOKEN" ]',
@@ -167,16 +168,16 @@ def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
         Reason.EXIT_CODE,
         7,
     )
-    lines = vm.log.split(b"\n")
+    lines = vms.log.split(b"\n")
     assert lines[:4] == [b"0", b"/work", b"to-stderr", b"byte \xff"]
     assert int(lines[4]) < 12  # its own processes only
-    assert b"token ***" in vm.log
-    assert b"no-mount" in vm.log
-    assert b"no-node" in vm.log
-    assert b"s3cr3t" not in vm.log
-    assert (vm.artifacts / "out" / "deep" / "big").read_bytes() == big
-    assert (vm.artifacts / "out" / "l").readlink() == Path("deep")
-    assert not (vm.artifacts / "data").exists()
+    assert b"token ***" in vms.log
+    assert b"no-mount" in vms.log
+    assert b"no-node" in vms.log
+    assert b"s3cr3t" not in vms.log
+    assert (vms.artifacts / "out" / "deep" / "big").read_bytes() == big
+    assert (vms.artifacts / "out" / "l").readlink() == Path("deep")
+    assert not (vms.artifacts / "data").exists()
 
 
 @pytest.mark.parametrize(
