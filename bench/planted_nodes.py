@@ -177,7 +177,7 @@ BUGS: Final = (
         "engine/sessions.py",
         "active.reporter.patiently(lambda: self._job(active))",
         "self._job(active)",
-        f"{CHANGES_NOTHING}[take_over_running]",
+        "tests/unit/engine/test_sessions.py::test_a_session_begins_once_the_ledger_answers",
     ),
     Bug(
         "queue a lost build again and leave its VM to another write",

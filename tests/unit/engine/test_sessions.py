@@ -98,6 +98,23 @@ def test_a_session_is_told_all_that_its_build_needs(parts: EngineParts, driver: 
     assert job.access == parts.ledger.instances.access(job.instance.id)
 
 
+def test_a_session_begins_once_the_ledger_answers(
+    parts: EngineParts, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "WRITE_RETRY", 0.0)  # nobody waits for a clock that stands still
+    access, failures = parts.ledger.instances.access, [LedgerError("away"), LedgerError("away")]
+
+    def answered_at_last(instance: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return access(instance)
+
+    monkeypatch.setattr(parts.ledger.instances, "access", answered_at_last)
+    driver.start()
+    driver.run()
+    assert [word.end for word in driver.manager.ends()] == [SUCCESS]
+
+
 def test_a_store_that_is_away_is_waited_for(parts: EngineParts, driver: Driver) -> None:
     answers = [StoreError("away"), StoreError("away"), parts.root / "source"]
 
