@@ -13,7 +13,6 @@ DRIFT = "tests/integration/test_schema_drift.py"
 CHANGES = "tests/integration/test_ledger_changes.py"
 IDLE = "tests/integration/test_idle_cost.py"
 SHARED = "tests/integration/test_ledger_shared_writes.py"
-CHANGES_NOTHING = "tests/faults/test_failovers.py::test_a_failover_at_some_commits_changes_nothing"
 NOT_ANSWERED = "tests/faults/test_failovers.py::test_who_is_not_answered_takes_nothing_for_granted"
 OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/work_selection.py"
 
