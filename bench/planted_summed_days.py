@@ -25,14 +25,14 @@ BUGS: Final = (
         SETTLED,
         "row[-1] is None or ",
         "",
-        f"{DAYS}::test_what_may_still_change_is_not_summed",
+        f"{DAYS}::test_vms_of_a_build_are_summed_together",
     ),
     Bug(
         "sum a day that is not over",
         SETTLED,
         " or row[-1] >= before for row",
         " for row",
-        f"{DAYS}::test_what_may_still_change_is_not_summed",
+        f"{DAYS}::test_vms_of_a_build_are_summed_together",
     ),
     Bug(
         "lose labels while there are rows",
@@ -54,13 +54,6 @@ BUGS: Final = (
         'connections.SNAPSHOT if snapshot else ""',
         '""',
         f"{DAYS}::test_a_report_sees_one_moment",
-    ),
-    Bug(
-        "tell all who follow that a row was summed",
-        "ledger/change_counter.py",
-        '"source_object", "summed",',
-        '"source_object",',
-        f"{DAYS}::test_no_revision_comes_of_a_sum",
     ),
     Bug(
         "believe the name that a fast clock made",

@@ -171,6 +171,15 @@ def test_what_may_still_change_is_not_summed(ledger: Ledger, what: str) -> None:
     assert summed(ledger, "b-2") is True
 
 
+@pytest.mark.parametrize("change", [f"gone_at = {NOW - 50}", "state = 'deleting', gone_at = NULL"])
+def test_vms_of_a_build_are_summed_together(ledger: Ledger, change: str) -> None:
+    for build in ("b-1", "b-2", "b-3"):
+        over(ledger, build, 10.2 * DAY, 10.3 * DAY)
+    raw(ledger, f"UPDATE instances SET build = 'b-1', {change} WHERE build = 'b-3'")
+    assert ledger.settled_costs.add(NOW, sleep=nothing) == 1
+    assert (summed(ledger, "b-1"), summed(ledger, "b-2")) == (None, True)
+
+
 def test_too_many_sets_of_labels_stay_rows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A label of each commit: sums would be as many as rows, and no report may lose a label while
     there are rows."""

@@ -22,7 +22,7 @@ _TABLES: Final = (BUILDS.name, INSTANCES.name)
 _QUIET: Final = {
     "artifacts_object", "chunks", "collected", "events", "idempotency_key", "keep_logs",
     "lease_until", "log_bytes", "log_due", "log_lines", "log_object", "owner_until", "removed_at",
-    "secrets", "source_object", "summed",
+    "secrets", "source_object",
 }  # fmt: skip
 _FLAG: Final = "vmrunner.changed"
 #: One statement, and so one round trip, where a server is asked.
