@@ -522,7 +522,7 @@ BUGS: Final = (
         "core/row_index.py",
         'self._by_id.get(resource.instance or "") or self._recorded(resource)',
         'self._by_id.get(resource.instance or "")',
-        "tests/faults/test_lives.py::test_a_vm_that_lost_our_name_lives_on_and_ends",
+        "tests/unit/core/test_reap_rules_properties.py::test_no_murder_and_no_forgetting",
     ),
     Bug(
         "what has no name is an orphan though a row cannot be read",
