@@ -173,6 +173,20 @@ def test_a_background_engine_outlives_a_removed_ledger_by_its_vms(
         thread.join(30)
 
 
+def test_a_file_that_cannot_be_looked_at_is_not_removed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, **_: Any) -> os.stat_result:
+        raise PermissionError(13, "no right to look", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert not shop.ledger.is_removed()
+    monkeypatch.undo()
+    assert not shop.ledger.is_removed()
+    (shop.root / "ledger.db").unlink()
+    assert shop.ledger.is_removed()
+
+
 def test_a_ledger_that_is_away_is_logged_ever_more_rarely(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -325,7 +325,14 @@ class Ledger:
     def is_removed(self) -> bool:
         """True when the file of a SQLite ledger was deleted: what is written is lost with us."""
         path = sqlite_path(parse_url(self.url))
-        return path is not None and not path.exists()
+        try:
+            if path is not None:
+                path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass  # a disk that does not answer is no deleted file
+        return False
 
     def failover_risk(self) -> str:
         """A message about how a failover could lose what was committed; "": nothing known."""
