@@ -90,4 +90,11 @@ BUGS: Final = (
             ("leave a VM with the ledger that was deleted", "removed"),
         )
     ),
+    Bug(
+        "tell anew that the ledger is away, whenever an idle engine wanted to end",
+        "engine/engine.py",
+        "        if self._away.is_due(self._context.monotonic()):\n",
+        "        if True:\n",
+        "tests/integration/test_daemon.py::test_an_idle_engine_tells_rarely_that_a_ledger_is_away",
+    ),
 )
