@@ -317,3 +317,10 @@ def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     answers = {opener.communicate(timeout=120)[0] for opener in openers}
     assert len(answers) == 1
     assert [opener.returncode for opener in openers] == [0] * 4
+
+
+def test_a_percent_sign_of_a_url_stays_itself(tmp_path: Path) -> None:
+    """The tables were made in one file, and looked for in another."""
+    tmp_path.chmod(0o700)
+    Ledger.open(f"sqlite:///{tmp_path}/a%25b.db", data_dir=tmp_path).close()
+    assert [path.name for path in tmp_path.glob("*.db")] == ["a%25b.db"]
