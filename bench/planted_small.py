@@ -91,6 +91,13 @@ BUGS: Final = (
         )
     ),
     Bug(
+        "make a deleted ledger anew, without tables",
+        "ledger/connections.py",
+        '?mode=rw"',
+        '?mode=rwc"',
+        "tests/integration/test_ledger_open.py::test_a_removed_ledger_is_not_made_again",
+    ),
+    Bug(
         "tell anew that the ledger is away, whenever an idle engine wanted to end",
         "engine/engine.py",
         "        if self._away.is_due(self._context.monotonic()):\n",
