@@ -58,7 +58,7 @@ class BuildFilter(PageParameters):
 
     state: list[query_words.State] = Field(default_factory=list, max_length=len(BuildState))
     result: list[query_words.Outcome] = Field(default_factory=list, max_length=len(Result))
-    name: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
+    name: query_words.NamePattern | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     actor: list[query_words.Name] = Field(default_factory=list, max_length=build_filter.MOST_ACTORS)
     provider: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     since: query_words.Moment | None = None
