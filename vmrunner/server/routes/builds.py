@@ -30,6 +30,7 @@ from vmrunner.server.routes.common import (
     Submitter,
     ask_cloud,
     ask_store,
+    build_documents,
     costed,
     joined_listing,
     listing,
@@ -39,12 +40,7 @@ from vmrunner.services import admission, build_filter, build_removal, costs, peo
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.document_types import LeaseDocument
-from vmrunner.services.documents import (
-    build_document,
-    listed_document,
-    shown_document,
-    spec_document,
-)
+from vmrunner.services.documents import listed_document, shown_document, spec_document
 
 router = APIRouter(tags=["builds"])
 #: Bytes of what the builds of one page were asked for with: of more, the page has fewer builds.
@@ -230,7 +226,7 @@ async def submitted(
     )
     answer = listing(
         "build" if kind is BuildBody else "sandbox",
-        [build_document(done.build)],
+        await run_in_threadpool(build_documents, parts, [done.build]),
         status=201 if done.new else 200,
         warnings=done.warnings,
         new=done.new,
@@ -313,7 +309,7 @@ async def cancel_build(
         reason=Reason(body.reason),
         by=principal.actor,
     )
-    return listing("build", [build_document(row)])
+    return listing("build", await run_in_threadpool(build_documents, parts, [row]))
 
 
 @router.post(
@@ -332,7 +328,8 @@ async def extend_build(
         now = parts.providers.time_at(row.spec.provider, ask=True)
         return parts.ledger.builds.extend(row.id, body.by, now, by=principal.actor)
 
-    return listing("build", [build_document(await ask_cloud(request, work))])
+    held = await ask_cloud(request, work)
+    return listing("build", await run_in_threadpool(build_documents, parts, [held]))
 
 
 @router.post("/builds/{build}/remove", responses=answers("BuildPage", problems=(409,)))
@@ -340,7 +337,7 @@ def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse
     """Remove the log and the artifacts of a build that ended. Its row and events stay."""
     row = visible_build(parts, principal, build)
     build_removal.remove(parts.ledger, row, parts.paths.artifacts)
-    return listing("build", [build_document(row)])
+    return listing("build", build_documents(parts, [row]))
 
 
 @router.post("/builds/{build}/lease", responses=answers("LeaseDocument", problems=(409,)))
