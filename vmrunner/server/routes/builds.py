@@ -239,9 +239,12 @@ async def submitted(
 def _keyed(body: BuildBody | SandboxBody, request: Request) -> BuildBody | SandboxBody:
     """The body with the idempotency key of the request's head. Raises ConfigError where it
     has another."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
         return body
+    key = keys[0]
+    if set(keys) != {key}:
+        raise ConfigError("Idempotency-Key: it is there twice", hint="say one of them")
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]  # as the IETF's draft has it
     key = field_checks.idempotency_key(key, "Idempotency-Key")
