@@ -224,8 +224,8 @@ def test_an_idle_engine_tells_rarely_that_a_ledger_is_away(
     monkeypatch.setattr(type(shop.ledger.engines), "leave", away)
     for _ in range(360):
         clock["now"] += daemon.IDLE_EXIT
-        asked = iter((False, True, True))
-        engine.run(partial(next, asked))
+        ends = iter((False, True, True))
+        engine.run(partial(next, ends))
         assert not engine.retire()
     lines = [record for record in caplog.records if "out of reach" in record.message]
     assert 10 < len(lines) < 150

@@ -93,7 +93,7 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     try:
         for phase, ttl in (("collecting", LIFE), ("running", LIFE), ("booting", 120)):
             if phase == "booting":
-                wait_until(lambda: phases(home) == PHASES[:2], seconds=LIFE - 60, what="two phases")
+                wait_until(lambda: phases(home) == PHASES[:2], seconds=LIFE - 40, what="two phases")
             runs.append(
                 home.start(
                     *("run", "--network", "none", "--timeout", f"{ttl - 50}s", "--ttl", f"{ttl}s"),
@@ -110,7 +110,7 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.assert_nothing_left()
 
 
-LIFE = 140  # seconds, in which two clones of a template come to their phases
+LIFE = 120  # seconds, in which two clones of a template come to their phases
 PHASES = ["collecting", "running", "booting"]  # also the builds' names
 
 

@@ -72,5 +72,5 @@ def describe(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if "name" in parameter and "description" not in parameter:
             name = parameter["name"]
-            known = _ELSEWHERE.get((operation["operationId"], name))
-            parameter["description"] = known or _TEXTS[name]
+            special = _ELSEWHERE.get((operation["operationId"], name))
+            parameter["description"] = special or _TEXTS[name]
