@@ -33,6 +33,7 @@ from vmrunner.server.routes import (
     terminals,
     token,
 )
+from vmrunner.server.routes.common import SAID_ONCE
 from vmrunner.services import document_schemas
 
 API: Final = "/api/v1"
@@ -109,7 +110,9 @@ def include(app: FastAPI) -> None:
     """Give the application the routes of the API, and its document."""
     app.router.default_response_class = Response  # what routes answer is told by `answers`
     for router in _ROUTERS:
-        app.include_router(router, prefix=API, default_response_class=Response)
+        app.include_router(
+            router, prefix=API, default_response_class=Response, dependencies=[SAID_ONCE]
+        )
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
 

@@ -108,10 +108,12 @@ def _name(word: str | None) -> str | None:
         return None
     text = _one(word, "name") or ""
     start, star, rest = text.partition("*")
-    if rest or (star and not start):
+    if star and not (start or rest):
+        raise ConfigError("name: '*' has no beginning", hint="leave it out: all names are meant")
+    if rest:
         raise ConfigError(
-            f"name: {text[:60]!r} has its * in a place of its own",
-            hint="NAME, or the beginning of one and * (nightly*)",
+            f"name: {text[:60]!r} has a * that is not at its end",
+            hint="write a name, or the beginning of one and * (nightly*)",
         )
     return text
 

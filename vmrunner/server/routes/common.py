@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar, cast
 
@@ -16,6 +17,7 @@ from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
 from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.problems import HttpProblem
 from vmrunner.server.tenant_turns import TenantTurns
 from vmrunner.services import ceilings, costs, people
 from vmrunner.services.document_types import BuildDocument
@@ -56,6 +58,21 @@ async def _in_turn(request: Request, principal: Reader) -> AsyncIterator[None]:
 #: A route for readers whose answer takes much of the processor: tenants take turns. The turn ends
 #: before the answer is sent: its reader may be slow.
 IN_TURN: Final = Depends(_in_turn, scope="function")
+
+
+#: Query parameters that may stand several times.
+REPEATED: Final = frozenset({"actor", "label", "result", "state"})
+
+
+async def _refuse_repeated(request: Request) -> None:
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if count > 1 and name not in REPEATED:
+            raise HttpProblem(422, f"{name}: it is there {count} times", fix="say it once")
+
+
+#: For all routes of the API: of a parameter that stands twice, one would count silently.
+SAID_ONCE: Final = Depends(_refuse_repeated)
 
 
 class Parameters(BaseModel):
