@@ -127,4 +127,11 @@ BUGS: Final = (
         "        if True:\n",
         "tests/integration/test_daemon.py::test_an_idle_engine_tells_rarely_that_a_ledger_is_away",
     ),
+    Bug(
+        "let new connections have the file that took a ledger's place",
+        "ledger/database.py",
+        "        if self.is_removed:\n            connection.close()\n",
+        "        if False:\n            connection.close()\n",
+        f"{DAEMON_TESTS}::test_a_ledger_made_anew_ends_no_vm_of_the_former",
+    ),
 )

@@ -199,6 +199,46 @@ def test_a_removed_ledger_outlives_what_was_asked_for_last(shop: Shop) -> None:
     engine.close()
 
 
+def test_a_ledger_made_anew_ends_no_vm_of_the_former(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former engine goes on with its own file. New connections had the other one: no build was
+    read there that needed the VM."""
+    for name, seconds in {"PASS": 1.0, "SWEEP": 2.0, "CHECK": 0.2}.items():
+        monkeypatch.setattr(daemon, name, seconds)
+    build = shop.submit()
+    served = Daemon(shop.engine(), shop.ledger, until_idle=True)
+    thread = threading.Thread(target=served.run, kwargs={"signals": False})
+    thread.start()
+
+    def read() -> None:
+        with contextlib.suppress(LedgerError):
+            shop.ledger._database.read(lambda _: time.sleep(0.2))
+
+    try:
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "it to run")
+        (vm,) = shop.cloud.things()
+        for file in shop.root.glob("ledger.db*"):
+            file.unlink()
+        other = Ledger.open(shop.ledger.url, data_dir=shop.root)
+        end = time.monotonic() + 8
+        while time.monotonic() < end and vm.alive:  # as many at once as the pool has no connections
+            readers = [threading.Thread(target=read) for _ in range(6)]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+        assert (vm.alive, thread.is_alive()) == (True, True)
+        assert (shop.ledger.is_removed(), other.is_removed()) == (True, False)
+        Session.go.set()
+        until(lambda: not vm.alive, "its own end")
+    finally:
+        served.stop()
+        Session.go.set()
+        thread.join(30)
+        other.close()
+
+
 def test_a_file_that_cannot_be_looked_at_is_not_removed(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
