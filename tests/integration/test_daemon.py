@@ -189,8 +189,7 @@ def test_a_removed_ledger_outlives_what_was_asked_for_last(shop: Shop) -> None:
     """No tick reads its row any more. Nor does the engine's own clock say when that VM ends."""
     shop.submit()
     engine = shop.engine(clock=lambda: time.time() + 2000)
-    engine.tick()
-    assert engine.context.ledger.instances.open()
+    until(lambda: engine.tick() and shop.ledger.instances.open(), "its row")
     until(lambda: any(vm.alive for vm in shop.cloud.things()), "its birth")
     shutil.rmtree(shop.root)
     assert not engine.is_abandoned()
