@@ -9,6 +9,9 @@ from bench.planted import Bug
 WATCHDOG = "runtime/stop_watchdog.py"
 WATCHDOG_TESTS = "tests/unit/runtime/test_stop_watchdog.py"
 DAEMON = "runtime/daemon.py"
+DAEMON_TESTS = "tests/integration/test_daemon.py"
+OUTLIVES = f"{DAEMON_TESTS}::test_a_background_engine_outlives_a_removed_ledger_by_its_vms"
+ASKED_LAST = f"{DAEMON_TESTS}::test_a_removed_ledger_outlives_what_was_asked_for_last"
 
 BUGS: Final = (
     Bug(
@@ -79,15 +82,35 @@ BUGS: Final = (
     *(
         Bug(
             name,
-            "engine/engine.py",
-            "        return removed and self._context.clock() > self._last_end\n",
+            DAEMON,
+            "        return now - self._abandoned_since >= 2 * PASS and not "
+            "self._reaping.has_survivors()\n",
             f"        return {instead}\n",
-            "tests/integration/test_daemon.py::"
-            "test_a_background_engine_outlives_a_removed_ledger_by_its_vms",
+            OUTLIVES,
         )
         for name, instead in (
             ("serve a ledger that was deleted for ever", "False"),
-            ("leave a VM with the ledger that was deleted", "removed"),
+            ("leave a VM that cannot be ended", "now - self._abandoned_since >= 2 * PASS"),
+        )
+    ),
+    *(
+        Bug(name, "engine/engine.py", text, instead, ASKED_LAST)
+        for name, text, instead in (
+            (
+                "leave a VM with the ledger that was deleted",
+                "        return all(self._context.now(row) > row.end for row in rows)\n",
+                "        return True\n",
+            ),
+            (
+                "believe that its own clock is the provider's",
+                "all(self._context.now(row) > row.end for row in rows)",
+                "all(self._context.clock() > row.end for row in rows)",
+            ),
+            (
+                "forget what was asked for since the rows were read",
+                "        rows = (*self._rows.values(), *self._launcher.sent)\n",
+                "        rows = (*self._rows.values(),)\n",
+            ),
         )
     ),
     Bug(
@@ -103,5 +126,12 @@ BUGS: Final = (
         "        if self._away.is_due(self._context.monotonic()):\n",
         "        if True:\n",
         "tests/integration/test_daemon.py::test_an_idle_engine_tells_rarely_that_a_ledger_is_away",
+    ),
+    Bug(
+        "let new connections have the file that took a ledger's place",
+        "ledger/database.py",
+        "        if self.is_removed:\n            connection.close()\n",
+        "        if False:\n            connection.close()\n",
+        f"{DAEMON_TESTS}::test_a_ledger_made_anew_ends_no_vm_of_the_former",
     ),
 )

@@ -336,6 +336,13 @@ BUGS: Final = (
         f"{LIST_TURNS}::test_a_tenant_is_alone_some_time_after_others_asked",
     ),
     Bug(
+        "a tenant whose list takes long is not there",
+        "server/tenant_turns.py",
+        "            return True  # however long ago it asked\n",
+        "            pass\n",
+        f"{LIST_TURNS}::test_a_tenant_whose_list_takes_long_is_there",
+    ),
+    Bug(
         "a tenant that asked once is never forgotten",
         "server/tenant_turns.py",
         "            del self._last_requests[next(iter(self._last_requests))]\n",

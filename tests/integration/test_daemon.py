@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -37,7 +38,7 @@ from vmrunner.model import (
     Result,
     Step,
 )
-from vmrunner.providers.fake import SCOPE, Cloud, FakeProvider
+from vmrunner.providers.fake import SCOPE, Cloud, FakeProvider, Fault
 from vmrunner.reaper.once import reap
 from vmrunner.runtime import daemon
 from vmrunner.runtime.daemon import Daemon, DaemonUpdate
@@ -148,10 +149,12 @@ def test_serve_until_idle_does_the_work_and_goes(
 
 
 def test_a_background_engine_outlives_a_removed_ledger_by_its_vms(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It could do nothing more for anybody, and would try to for ever."""
-    monkeypatch.setattr(daemon, "IDLE_EXIT", 0.2)
+    """It could do nothing more for anybody then, and would try to for ever. Until then its reaper
+    may be all that ends them, and its own clock says nothing about theirs."""
+    for name, seconds in {"IDLE_EXIT": 0.2, "PASS": 1.0, "CHECK": 0.2}.items():
+        monkeypatch.setattr(daemon, name, seconds)
     clock = {"ahead": 0.0}
     build = shop.submit()
     engine = shop.engine(clock=lambda: time.time() + clock["ahead"])
@@ -160,18 +163,79 @@ def test_a_background_engine_outlives_a_removed_ledger_by_its_vms(
     thread.start()
     try:
         until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "it to run")
-        for file in shop.root.glob("ledger.db*"):
-            file.unlink()
-        (shop.root / "witness").unlink()
-        thread.join(3 * engine_module.BUSY_TICK)
-        assert thread.is_alive(), "its VM lives"
+        (vm,) = shop.cloud.things()
+        shutil.rmtree(shop.root)
         clock["ahead"] = 2000
+        thread.join(3)
+        assert thread.is_alive(), "its VM has its time"
+        shop.cloud.skew = 2000
+        refuse = {"on": True}
+        shop.cloud.on_call = lambda call: (
+            Fault.SERVER_ERROR if refuse["on"] and call.method == "delete" else None
+        )
+        thread.join(5)
+        assert (thread.is_alive(), vm.alive) == (True, True), "its VM cannot be ended"
+        refuse["on"] = False
         thread.join(30)
-        assert not thread.is_alive()
+        assert (thread.is_alive(), vm.alive) == (False, False)
+        assert "the ledger was deleted" in caplog.text
     finally:
         served.stop()
         Session.go.set()
         thread.join(30)
+
+
+def test_a_removed_ledger_outlives_what_was_asked_for_last(shop: Shop) -> None:
+    """No tick reads its row any more. Nor does the engine's own clock say when that VM ends."""
+    shop.submit()
+    engine = shop.engine(clock=lambda: time.time() + 2000)
+    until(lambda: engine.tick() and shop.ledger.instances.open(), "its row")
+    until(lambda: any(vm.alive for vm in shop.cloud.things()), "its birth")
+    shutil.rmtree(shop.root)
+    assert not engine.is_abandoned()
+    shop.cloud.skew = 2000
+    assert engine.is_abandoned()
+    engine.close()
+
+
+def test_a_ledger_made_anew_ends_no_vm_of_the_former(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former engine goes on with its own file. New connections had the other one: no build was
+    read there that needed the VM."""
+    for name, seconds in {"PASS": 1.0, "SWEEP": 2.0, "CHECK": 0.2}.items():
+        monkeypatch.setattr(daemon, name, seconds)
+    build = shop.submit()
+    served = Daemon(shop.engine(), shop.ledger, until_idle=True)
+    thread = threading.Thread(target=served.run, kwargs={"signals": False})
+    thread.start()
+
+    def read() -> None:
+        with contextlib.suppress(LedgerError):
+            shop.ledger._database.read(lambda _: time.sleep(0.2))
+
+    try:
+        until(lambda: shop.ledger.builds.get(build.id).state is BuildState.RUNNING, "it to run")
+        (vm,) = shop.cloud.things()
+        for file in shop.root.glob("ledger.db*"):
+            file.unlink()
+        other = Ledger.open(shop.ledger.url, data_dir=shop.root)
+        end = time.monotonic() + 8
+        while time.monotonic() < end and vm.alive:  # as many at once as the pool has no connections
+            readers = [threading.Thread(target=read) for _ in range(6)]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+        assert (vm.alive, thread.is_alive()) == (True, True)
+        assert (shop.ledger.is_removed(), other.is_removed()) == (True, False)
+        Session.go.set()
+        until(lambda: not vm.alive, "its own end")
+    finally:
+        served.stop()
+        Session.go.set()
+        thread.join(30)
+        other.close()
 
 
 def test_a_file_that_cannot_be_looked_at_is_not_removed(

@@ -55,7 +55,16 @@ from vmrunner.lib.backoff import backoff
 from vmrunner.lib.rare_messages import RareMessage
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
-from vmrunner.model import BuildRecord, BuildState, InstanceState, PoolSpec, Process, Reason, Spec
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    Instance,
+    InstanceState,
+    PoolSpec,
+    Process,
+    Reason,
+    Spec,
+)
 from vmrunner.providers import Provider, capabilities
 from vmrunner.providers.retired_providers import present
 
@@ -196,7 +205,7 @@ class Engine:
         self.draining = False  # start nothing more; what runs goes on
         self.idle = False  # after a tick: nothing is queued, runs or dies
         self.waiting: Mapping[str, str] = {}  # build → why it is still queued
-        self._last_end = 0.0  # when the last VM that it knows of must be dead; time.time()
+        self._rows: Mapping[str, Instance] = {}  # of its VMs, as they were read last
 
     # --- its life ---
 
@@ -247,6 +256,7 @@ class Engine:
         we look for work after leaving: one of the two sees the other. False: go on ticking."""
         builds = self._context.ledger.builds
         if self.is_abandoned():
+            log.error("the ledger was deleted: this engine ends, and so do builds that waited")
             return True
         try:
             if self._joined:
@@ -260,8 +270,10 @@ class Engine:
 
     def is_abandoned(self) -> bool:
         """True when the ledger was deleted, and each VM that it told of is past its deadline."""
-        removed = self._context.ledger.is_removed()
-        return removed and self._context.clock() > self._last_end
+        if not self._context.ledger.is_removed():
+            return False
+        rows = (*self._rows.values(), *self._launcher.sent)
+        return all(self._context.now(row) > row.end for row in rows)
 
     @property
     def launches(self) -> frozenset[str]:
@@ -299,6 +311,8 @@ class Engine:
             snapshot = self._reconciler.gather()
             with self._context.guard("pools"):
                 self._pool_manager.read()
+        self._rows = snapshot.mine
+        self._launcher.read()
         self._gone_hosts.update(snapshot)
         self._reconciler.take_over(snapshot)
         self._reconciler.collect_session_ends(snapshot)
@@ -324,7 +338,6 @@ class Engine:
         minded = any(map(self._concerns, snapshot.builds.values()))
         # What waits in a pool is minded by the engine that fills it: none stays for it alone.
         rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
-        self._last_end = max((row.end for row in snapshot.mine.values()), default=0.0)
         self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
         self._reconciler.finish()
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):

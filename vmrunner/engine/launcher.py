@@ -106,6 +106,7 @@ class Launcher:
         self._distrusted: dict[str, float] = {}  # provider → monotonic
         self._adopts_at = float("-inf")  # monotonic
         self._over_budget = _Sorted()  # ends that the next `collect` tells
+        self._sent: list[Instance] = []  # since the rows were read last
 
     def is_pending(self, instance: str) -> bool:
         """True if a create of this instance is under way, or waits to be sent again."""
@@ -114,6 +115,15 @@ class Launcher:
     @property
     def busy(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def sent(self) -> tuple[Instance, ...]:
+        """The rows of what was asked for since `read`: no snapshot has them yet."""
+        return tuple(self._sent)
+
+    def read(self) -> None:
+        """Note that all rows were read just now."""
+        self._sent.clear()
 
     def trusts(self, provider: str) -> bool:
         """True if this provider may be asked for machines."""
@@ -272,6 +282,7 @@ class Launcher:
 
     def _send(self, pending: PendingCreate) -> None:
         self._pending[pending.instance.id] = pending
+        self._sent.append(pending.instance)
         pool = self._context.create_threads(pending.instance.provider)
         if not (pending.tries or pending.doubtful):
             lifecycle_log.requested(pending.instance)

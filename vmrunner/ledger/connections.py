@@ -224,6 +224,7 @@ _PAGES: Final = 1 << 20  # bytes that SQLite needs for its journal and its share
 _RESTORE: Final = "restore a backup, or move it away: VMs of it end at their own deadlines"
 _FIXES: Final = {
     "full": "free some space",
+    "was replaced": "restart what serves it: it minds the VMs of the former one until then",
     "not a database": _RESTORE,
     "malformed": _RESTORE,
     "locked": "another process has written for half a minute: see which one",

@@ -23,7 +23,7 @@ from vmrunner.ledger import change_counter, connections, fork_safety
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
 from vmrunner.ledger.direct import DirectConnection
 from vmrunner.ledger.statements import Prepared
-from vmrunner.ledger.urls import LedgerUrl
+from vmrunner.ledger.urls import LedgerUrl, sqlite_path
 from vmrunner.lib import jitter
 from vmrunner.lib.fair_limit import FairLimit
 
@@ -62,6 +62,8 @@ class Database:
     def __init__(self, url: LedgerUrl) -> None:
         self.url = url
         self.sqlite = url.get_backend_name() == "sqlite"
+        self._path = sqlite_path(url)
+        self._file = _file_at(self._path)  # None: a server's, or not made yet
         client = connections.client_of(url.get_backend_name())
         self._error: type[Exception] = client.Error
         self._forbidden: type[Exception] = client.IntegrityError
@@ -90,9 +92,11 @@ class Database:
         with self._making:
             if self._made is None:
                 self._made = connect(self.url)
-                if not self.sqlite:
-                    from sqlalchemy import event
+                from sqlalchemy import event
 
+                if self.sqlite:
+                    event.listen(self._made, "connect", self._refuse_another_file)
+                else:
                     event.listen(self._made, "connect", self._new_connection)
                     event.listen(self._made, "checkout", self._kept_connection)
                     if self._looking.acquire(blocking=False):
@@ -224,7 +228,24 @@ class Database:
             self._recognise(server)
 
     def _direct(self) -> DirectConnection:
-        return DirectConnection(self.url)
+        connection = DirectConnection(self.url)
+        self._refuse_another_file(connection)
+        return connection
+
+    @property
+    def is_removed(self) -> bool:
+        """True when SQLite's file was deleted, or another is in its place."""
+        try:
+            return self._file is not None and _file_at(self._path) != self._file
+        except OSError:
+            return False  # a disk that does not answer is no deleted file
+
+    def _refuse_another_file(self, connection: Any, _record: object = None) -> None:
+        """Let no connection have another file than the rest: of two ledgers each knows a half, and
+        a VM whose build only the other knows is taken for one that nothing needs."""
+        if self.is_removed:
+            connection.close()
+            raise sqlite3.OperationalError("its file was replaced by another, or deleted")
 
     def look_up(self, statement: Prepared, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement that finds it at once: by a key."""
@@ -502,3 +523,13 @@ def _identity(url: LedgerUrl) -> Hashable:
         found = path.stat()
         return path, found.st_dev, found.st_ino
     return url.render_as_string()
+
+
+def _file_at(path: Path | None) -> tuple[int, int] | None:
+    """The identity of SQLite's file on this host; None: there is none. Raises OSError where that is
+    not known."""
+    try:
+        found = None if path is None else path.stat()
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)

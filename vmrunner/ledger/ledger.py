@@ -323,16 +323,9 @@ class Ledger:
         return self._database.reading()
 
     def is_removed(self) -> bool:
-        """True when the file of a SQLite ledger was deleted: what is written is lost with us."""
-        path = sqlite_path(parse_url(self.url))
-        try:
-            if path is not None:
-                path.stat()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            pass  # a disk that does not answer is no deleted file
-        return False
+        """True when the file of a SQLite ledger was deleted, or another is in its place: what is
+        written is lost with us."""
+        return self._database.is_removed
 
     def failover_risk(self) -> str:
         """A message about how a failover could lose what was committed; "": nothing known."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.model import Death, Instance, Key, Ref, Scope
+from vmrunner.model import Death, Instance, Key, Kind, Ref, Scope
 from vmrunner.reaper.report import NOTHING, LineFate, Outcomes
 
 
@@ -83,6 +83,13 @@ class PendingKills:
             ]
             self._reported_at |= {kill.ref: now for kill in found}
         return tuple(found)
+
+    def has_survivors(self, now: float) -> bool:
+        """True if a VM of a row that was read last was not seen dead since, or anything else that
+        is past its deadline."""
+        with self._lock:
+            others = (k for k in self._kills if k.ref.kind is not Kind.IMAGE)
+            return bool(self._rows) or any(now > (k.expires_at or math.inf) for k in others)
 
     def _all(self) -> dict[Ref, Deletion]:
         """The kills by resource. What a row says can only be in its favour."""

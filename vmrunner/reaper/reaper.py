@@ -117,6 +117,14 @@ class Reaper:
                 passes[name, OVERDUE] = partial(self._kill_known, provider, kills)
         return self._rounds.run(passes, seconds)
 
+    def has_survivors(self) -> bool:
+        """True if something is known that should be dead, or will have to be, and was not seen
+        dead."""
+        return any(
+            self._pending_at(provider.name).has_survivors(provider.now())
+            for _, provider in self._drivers(None)
+        )
+
     def end_abandoned(self) -> int:
         """End the queued builds whose submitter is gone: they have no VM, and need no engine.
         Returns their number."""

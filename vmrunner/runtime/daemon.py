@@ -100,6 +100,7 @@ class Daemon:
         self._stopped = False
         self._watchdog = StopWatchdog(DRAIN)
         self._idle_since: float | None = None
+        self._abandoned_since: float | None = None
         self._started = time.monotonic()
         self._complained = self._started
         self._asks_sweep = False  # of all that is ours, whenever it was swept
@@ -214,11 +215,21 @@ class Daemon:
             self._renewing = False
             self._take_configuration()
         now = time.monotonic()
-        if not (self._until_idle and (self._engine.idle or self._engine.is_abandoned())):
+        if not (self._until_idle and (self._engine.idle or self._is_abandoned(now))):
             self._idle_since = None
             return False
         self._idle_since = self._idle_since if self._idle_since is not None else now
         return now - self._idle_since >= IDLE_EXIT
+
+    def _is_abandoned(self, now: float) -> bool:
+        """True when the ledger was deleted, and all that it told of had its deadline so long ago
+        that each provider was passed over since, and was then seen dead."""
+        if not self._engine.is_abandoned():
+            self._abandoned_since = None
+            return False
+        if self._abandoned_since is None:
+            self._abandoned_since = now
+        return now - self._abandoned_since >= 2 * PASS and not self._reaping.has_survivors()
 
     def _take_configuration(self) -> None:
         """Take over a new configuration, in the engine's thread, between two ticks."""

@@ -1,6 +1,6 @@
 """Turns of tenants at lists, which cost the server's processor: a few are made at once, of all
 tenants, who take turns. A tenant beside others has one at a time and rests after it, so that a
-flood takes half of the time at most."""
+flood takes half of the time at most, of lists that take no longer than the longest rest."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ class TenantTurns:
         self._last_requests[tenant] = now
 
     def _is_beside_others(self, tenant: str) -> bool:
+        if any(name != tenant for names in (self._busy, self._lines) for name in names):
+            return True  # however long ago it asked
         since = self._clock() - BESIDE
         last = next((name for name in reversed(self._last_requests) if name != tenant), None)
         return last is not None and self._last_requests[last] >= since

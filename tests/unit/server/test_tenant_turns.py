@@ -229,6 +229,23 @@ def test_who_leaves_the_line_holds_up_nobody(leave: Callable[[Played, str], None
     played(work)
 
 
+def test_a_tenant_whose_list_takes_long_is_there() -> None:
+    """It asked longer ago than others count as there."""
+
+    async def work(world: Played) -> None:
+        await full(world)
+        await world.ask("b1")
+        world.now = BESIDE - 1
+        await world.end("a1", "a2", "a3", "a4")
+        await world.rest()
+        assert world.under_way == ["b1"]
+        world.now += 3
+        await world.ask("a5", "a6", "a7")
+        assert world.under_way == ["b1", "a5"]
+
+    played(work)
+
+
 @leaves
 @pytest.mark.parametrize("given_before", [True, False])
 def test_a_turn_is_not_lost_on_who_leaves_meanwhile(
