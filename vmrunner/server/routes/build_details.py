@@ -170,7 +170,7 @@ def _steps(row: BuildRecord, runs: Sequence[StepRun]) -> list[dict[str, Any]]:
     for n in range(len(row.spec.steps)):
         run = last.get(n)
         code = None if run is None else run.exit_code
-        mark = "queued"
+        mark = "skipped" if ended(row) else "queued"
         if run is not None:
             mark = "running" if run.ended is None else "failure" if code else "success"
             if run.ended is None and ended(row):

@@ -163,6 +163,7 @@ def _row(row: BuildRecord, waiting: str) -> dict[str, Any]:
         "name": row.spec.name,
         "word": row.result.value if row.result else row.state.value,
         "code": row.exit_code,
+        "held": row.state is BuildState.HELD and row.result is not None,
         "labels": [f"{name}={value}" for name, value in sorted(row.spec.labels.items())],
         "who": people.who(row),
         "command": command if len(command) <= _COMMAND else f"{command[:_COMMAND]}…",
