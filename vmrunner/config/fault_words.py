@@ -71,6 +71,8 @@ _FORMS: Final[Mapping[str, str]] = {
 }
 #: Words that pydantic puts before those of whoever checked.
 _THEIRS: Final = re.compile(r"\A(Value error|Assertion failed), ")
+#: Who calls, in a URL.
+_CALLER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _LONGEST_VALUE: Final = 60  # characters that are shown of a value
 
 
@@ -95,14 +97,14 @@ def _number(value: object) -> object:
 
 
 def written(value: object) -> str:
-    """A value as a file or a body has it, cut short."""
+    """A value as a file or a body has it, cut short. A password in a URL is left out."""
     text = repr(value)
     if not isinstance(value, str | bytes):
         try:
             text = json.dumps(value, ensure_ascii=False)
         except (TypeError, ValueError):
             text = f"'{value}'"
-    return shortened(text)
+    return shortened(_CALLER.sub("***@", text))
 
 
 def shortened(text: str) -> str:
