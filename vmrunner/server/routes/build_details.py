@@ -313,4 +313,4 @@ def again(build: str, parts: Parts, principal: Submitter) -> Response:
     """Submit the same build once more."""
     row = visible_build(parts, principal, build)
     new = run_again.run_again(parts.submission(), principal, row)
-    return listing("build", [build_document(new)], status=201)
+    return listing("build", map(build_document, people.named(parts.ledger, [new])), status=201)
