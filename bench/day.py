@@ -82,13 +82,13 @@ def waits(world: World) -> list[float]:
     )
     with psycopg.connect(world.url) as connection:
         found = connection.execute(question).fetchall()
-    places = [0.0] * world.load.live
+    free_at = [0.0] * world.load.live
     late = []
     for submitted, started, held in found:
-        start = max(float(submitted), places[0])
+        start = max(float(submitted), free_at[0])
         if world.down_at <= start < world.up_at:
             start = world.up_at
-        heapq.heapreplace(places, start + float(held))
+        heapq.heapreplace(free_at, start + float(held))
         late.append(max(0.0, float(started) - start))
     return late
 
@@ -147,10 +147,10 @@ def cpu_table(world: World, server_cpu: float) -> tuple[Table, float]:
 
 
 def size_table(
-    grown: Size, logged: Size, kept: Size, left: Size, empty: Size, load: Load, count: int
+    grown: Size, logged: Size, kept: Size, lasting: Size, empty: Size, load: Load, count: int
 ) -> Table:
     """Rows and bytes at the end of days 1, 30 and 90. A build has its log in the bucket for 30 days
-    and its rows for 90; `left` is what stays of it for ever."""
+    and its rows for 90; `lasting` is what stays of it for ever."""
     table = Table("table", "rows a build", "bytes a build", "of them after 30 days", "after 90")
 
     def each(size: Counter[str], name: str) -> float:
@@ -161,10 +161,10 @@ def size_table(
         if rows >= 0.05:
             table.add_row(
                 name, f"{rows:.2f}", f"{each(logged.size, name):.0f}",
-                f"{each(kept.size, name):.0f}", f"{each(left.size, name):.0f}",
+                f"{each(kept.size, name):.0f}", f"{each(lasting.size, name):.0f}",
             )  # fmt: skip
-    sums = [sum(each(size.size, n) for n in logged.rows) for size in (grown, logged, kept, left)]
-    rows = [sum(size.rows.values()) - sum(empty.rows.values()) for size in (logged, kept, left)]
+    sums = [sum(each(size.size, n) for n in logged.rows) for size in (grown, logged, kept, lasting)]
+    rows = [sum(size.rows.values()) - sum(empty.rows.values()) for size in (logged, kept, lasting)]
     table.add_row("all", f"{rows[0] / count:.1f}", *(f"{value:.0f}" for value in sums[1:]))
     table.add_section()
     for days in (1, 30, 90):

@@ -27,9 +27,23 @@ BUGS: Final = (
     Bug(
         "overlook an idempotency key in the head",
         "server/routes/builds.py",
-        "    if key is None:\n        return body\n",
-        "    if key:\n        return body\n    key = ''\n",
+        "    if not keys:\n        return body\n",
+        "    if keys:\n        return body\n    keys = ['']\n",
         f"{TRANSFER}::test_an_idempotency_key_may_stand_in_the_head",
+    ),
+    Bug(
+        "take the first of two idempotency keys",
+        "server/routes/builds.py",
+        "    if set(keys) != {key}:\n",
+        "    if key not in keys:\n",
+        f"{TRANSFER}::test_two_idempotency_keys_are_refused",
+    ),
+    Bug(
+        "name nobody in answers about a build",
+        "server/routes/common.py",
+        "    named = people.named(parts.ledger, rows)\n",
+        "    named = list(rows)\n",
+        "tests/integration/test_http_builds.py::test_each_answer_names_the_submitter",
     ),
     Bug(
         "overlook words of a document in any request",

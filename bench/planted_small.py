@@ -90,4 +90,18 @@ BUGS: Final = (
             ("leave a VM with the ledger that was deleted", "removed"),
         )
     ),
+    Bug(
+        "make a deleted ledger anew, without tables",
+        "ledger/connections.py",
+        '?mode=rw"',
+        '?mode=rwc"',
+        "tests/integration/test_ledger_open.py::test_a_removed_ledger_is_not_made_again",
+    ),
+    Bug(
+        "tell anew that the ledger is away, whenever an idle engine wanted to end",
+        "engine/engine.py",
+        "        if self._away.is_due(self._context.monotonic()):\n",
+        "        if True:\n",
+        "tests/integration/test_daemon.py::test_an_idle_engine_tells_rarely_that_a_ledger_is_away",
+    ),
 )

@@ -67,10 +67,10 @@ class Floor(NamedTuple):
 def build(
     place: Path,
     image: str,
-    births: list[float],
+    requested_at: list[float],
     heard: Callable[[str], None] = lambda _: None,
 ) -> Start:
-    """`births`: when Jobs were asked for. `heard` is called with each line of stderr."""
+    """`requested_at`: when Jobs were asked for. `heard` is called with each line of stderr."""
     words = ["run", "--provider", "cluster", "--container", image, "--", "echo", "hello"]
     began = time.monotonic()
     with subprocess.Popen(
@@ -100,7 +100,7 @@ def build(
         raise SystemExit(f"vmrunner: {line!r}, exit {run.returncode}\n{text}")
     running = re.search(r"\[\s*([\d.]+)s\] running", text)
     assert running is not None
-    return Start(ended - began, float(running[1]), ended - births[-1])
+    return Start(ended - began, float(running[1]), ended - requested_at[-1])
 
 
 def environment(place: Path) -> dict[str, str]:
@@ -171,18 +171,18 @@ def by_hand(cluster: LocalKube, image: str, place: Path) -> Callable[[], float]:
 
 
 class _Stamped(list[Any]):
-    """The requests of a cluster, each told as it comes. `births`: when Jobs were asked for."""
+    """Requests of a cluster, each told as it comes. `requested_at`: when Jobs were asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.note: Callable[[str], None] = lambda _: None
-        self.births: list[float] = []
+        self.requested_at: list[float] = []
 
     def append(self, request: Any) -> None:
         super().append(request)
         self.note(f"  API: {request.action}")
         if request.action == "jobs.create":
-            self.births.append(time.monotonic())
+            self.requested_at.append(time.monotonic())
 
 
 @contextmanager
@@ -252,19 +252,19 @@ def main(arguments: list[str] | None = None) -> int:
                 unit = unit_image(registry, place)
                 settings(place, cluster, unit, "runc")
                 requests = cluster.requests = _Stamped()
-                births = requests.births
+                requested_at = requests.requested_at
                 if options.serve:
                     within.enter_context(served(place))
-                build(place, image, births)  # it is there from now on
+                build(place, image, requested_at)  # it is there from now on
                 if options.timeline:
                     with timeline(cluster, requests) as note:
-                        build(place, image, births, note)
+                        build(place, image, requested_at, note)
                     return 0
                 bundle = bundled(place / "bundle", pods.images.get(image).root)
                 kubectl = by_hand(cluster, image, place / "kubectl")
                 kubectl()
                 pairs = [
-                    (build(place, image, births), floor(bundle, sshd, kubectl))
+                    (build(place, image, requested_at), floor(bundle, sshd, kubectl))
                     for _ in range(options.rounds)
                 ]
         finally:

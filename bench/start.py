@@ -125,15 +125,15 @@ def burst_of_ours(place: Path, runner: Runner, many: int) -> Burst:
 
 def burst_by_hand(scratch: Path, vm: VmPlan, template: Template, order: Order, many: int) -> Burst:
     """Resume as many by hand."""
-    places = [scratch / f"burst-{number}" for number in range(many)]
-    for place in places:
+    folders = [scratch / f"burst-{number}" for number in range(many)]
+    for place in folders:
         place.mkdir()
         keys(place)
     with ThreadPoolExecutor(many) as pool:
         before = cpu_here()
         work = [
             pool.submit(by_hand, place, vm, template, order, port=SSH_PORT + 1 + number, keyed=True)
-            for number, place in enumerate(places)
+            for number, place in enumerate(folders)
         ]
         return Burst([each.result() for each in work], cpu_here() - before)
 

@@ -98,7 +98,7 @@ async def measure(place: dict[str, Any], server: ServerProcess, terminals: int) 
     among = await echoes(first)
     await asyncio.gather(*(socket.close() for socket in sockets))
     await asyncio.sleep(QUIET)
-    left = {name: server.status(name) for name in ("VmRSS", "Threads")}
+    closed = {name: server.status(name) for name in ("VmRSS", "Threads")}
     await first.close()
     table = Table(title=f"{terminals} terminals over one server")
     table.add_column("")
@@ -107,8 +107,8 @@ async def measure(place: dict[str, Any], server: ServerProcess, terminals: int) 
     table.add_row("threads each", f"{(after['Threads'] - before['Threads']) / terminals:.2f}")
     table.add_row("opened in a second", f"{terminals / took:.0f}")
     table.add_row("% of a CPU, all idle", f"{100 * share:.1f}")
-    table.add_row("threads left after them", f"{left['Threads'] - before['Threads']}")
-    table.add_row("MiB left after them", f"{(left['VmRSS'] - before['VmRSS']) / 1024:.0f}")
+    table.add_row("threads left after them", f"{closed['Threads'] - before['Threads']}")
+    table.add_row("MiB left after them", f"{(closed['VmRSS'] - before['VmRSS']) / 1024:.0f}")
     for name, found in (("alone", alone), ("among them", among)):
         middle = 1000 * statistics.median(found)
         late = 1000 * sorted(found)[int(len(found) * 0.95)]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -205,6 +206,30 @@ def test_a_ledger_that_is_away_is_logged_ever_more_rarely(
     engine.run(lambda: clock["now"] > 3600)
     lines = [record for record in caplog.records if "out of reach" in record.message]
     assert 10 < len(lines) < 150
+    engine.close()
+
+
+def test_an_idle_engine_tells_rarely_that_a_ledger_is_away(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time that it wanted to end, it began to tell anew."""
+    clock = {"now": 0.0}
+    engine = shop.engine(monotonic=lambda: clock["now"])
+    engine.tick()
+
+    def away(*_: object) -> float:
+        raise LedgerError("it is away")
+
+    monkeypatch.setattr(engine, "tick", away)
+    monkeypatch.setattr(type(shop.ledger.engines), "leave", away)
+    for _ in range(360):
+        clock["now"] += daemon.IDLE_EXIT
+        ends = iter((False, True, True))
+        engine.run(partial(next, ends))
+        assert not engine.retire()
+    lines = [record for record in caplog.records if "out of reach" in record.message]
+    assert 10 < len(lines) < 150
+    monkeypatch.undo()
     engine.close()
 
 

@@ -174,6 +174,7 @@ def test_python_forwards_a_port_over_a_server(served: Entered, service: Service)
     with contextlib.closing(vmrunner.Runner(url=served.http.url, token=token)) as runner:
         found = vmrunner.Sandbox.connect("b-2", runner=runner)
         with found.forward(service.port) as forward:
+            assert repr(forward) == f"<PortForward {forward.url} to port {service.port}>"
             for text in (b"one", b"two" * 100_000):
                 with socket.create_connection(forward.address, timeout=20) as local:
                     local.sendall(text)

@@ -167,6 +167,29 @@ def test_a_cancelled_build_ends_and_says_who(http: Service) -> None:
     assert str(cancels[0].data["by"]).startswith("token:t-")
 
 
+def test_each_answer_names_the_submitter(http: Service) -> None:
+    """`t` is the token's name."""
+    client = http.client()
+    made = submit(client, "sleep 60")
+    sandbox = only(client.post(f"{API}/sandboxes", json={}))
+    answers = [made, sandbox]
+    answers += [only(client.get(f"{API}/{word}")) for word in ("sandboxes", f"builds/{made['id']}")]
+    answers += [only(client.get(f"{API}/sandboxes/{sandbox['id']}"))]
+    answers += [only(client.delete(f"{API}/sandboxes/{sandbox['id']}"))]
+    answers += [only(client.post(f"{API}/builds/{made['id']}/cancel"))]
+    http.ended(made["id"])
+    answers += [only(client.post(f"{API}/builds/{made['id']}/remove"))]
+    assert [answer["actor_name"] for answer in answers] == ["t"] * len(answers)
+
+
+def test_a_repeated_submission_shows_how_it_started(http: Service) -> None:
+    client = http.client()
+    made = submit(client, "say one", idempotency_key="k")
+    http.ended(made["id"])
+    again = submit(client, "say one", idempotency_key="k")
+    assert (again["id"], again["start"]) == (made["id"], "cold")
+
+
 def test_pages_of_builds_are_whole_and_apart(http: Service) -> None:
     client = http.client()
     made = [submit(client, "say x", labels={"n": str(n)})["id"] for n in range(5)]

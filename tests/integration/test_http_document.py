@@ -81,6 +81,27 @@ def test_the_document_is_complete(http: Service) -> None:
                 assert "Retry-After" in answer["headers"], (path, status)
 
 
+def test_each_parameter_is_described() -> None:
+    document = json.loads(api_document.text())
+    plain = [
+        (operation["operationId"], parameter["name"])
+        for item in document["paths"].values()
+        for operation in item.values()
+        for parameter in operation.get("parameters", ())
+        if not parameter.get("description", "")
+    ]
+    assert plain == []
+    assert all(schema.get("description") for schema in document["components"]["schemas"].values())
+
+
+@pytest.mark.parametrize("name", ["nightly", "nightly*"])
+def test_names_that_are_taken_match_the_document(http: Service, name: str) -> None:
+    listed = json.loads(api_document.text())["paths"][f"{API}/builds"]["get"]["parameters"]
+    (schema,) = [parameter["schema"] for parameter in listed if parameter["name"] == "name"]
+    jsonschema.validate(name, schema)
+    assert http.client().get(f"{API}/builds", params={"name": name}).status_code == 200
+
+
 def test_examples_of_bodies_are_taken(http: Service) -> None:
     document = api_document.text()
     for item in json.loads(document)["paths"].values():

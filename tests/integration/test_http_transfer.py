@@ -242,6 +242,13 @@ def test_an_idempotency_key_may_stand_in_the_head(http: Service) -> None:
     assert other.status_code == 409
 
 
+def test_two_idempotency_keys_are_refused(http: Service) -> None:
+    keys = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    refused = http.client().post(f"{API}/builds", json={"steps": ["true"]}, headers=keys)
+    assert (refused.status_code, refused.json()["fix"]) == (422, "say one of them")
+    assert http.runner.list() == []
+
+
 # --- what is shown is sent again ------------------------------------------------------------------
 
 
@@ -337,3 +344,15 @@ def test_vms_beside_clouds_may_be_narrowed(http: Service) -> None:
         plain = client.get(f"{API}/instances", params=query).json()["items"]
         beside = client.get(f"{API}/instances", params={**query, "cloud": True}).json()["items"]
         assert [vm["id"] for vm in beside] == [vm["id"] for vm in plain] != [], query
+
+
+def test_an_answer_is_sent_again_as_it_is(http: Service) -> None:
+    client = http.client()
+    shown = [only(client.post(f"{API}/builds", json={"steps": ["true"]})) for _ in range(2)]
+    for path in (f"builds/{shown[0]['id']}", f"builds/{shown[0]['id']}?brief=true"):
+        again = client.post(f"{API}/builds", json=client.get(f"{API}/{path}").json())
+        assert again.status_code == 201, again.text
+    refused = client.post(f"{API}/builds", json=client.get(f"{API}/builds").json())
+    assert refused.status_code == 422
+    assert refused.json()["field"] == "items"
+    assert refused.json()["fix"] == "send one of them"

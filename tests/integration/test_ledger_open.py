@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,6 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from cryptography.fernet import Fernet
+from sqlalchemy.exc import OperationalError
 
 from tests.support.caches import save
 from tests.support.ledger_builds import USER_DATA, launch, running, spec
@@ -21,6 +24,7 @@ from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger, tables, upgrade
 from vmrunner.ledger.connections import connect
+from vmrunner.ledger.direct import DirectConnection
 from vmrunner.ledger.models import METADATA
 from vmrunner.ledger.sql import columns_of
 from vmrunner.ledger.urls import parse_url
@@ -317,3 +321,30 @@ def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     answers = {opener.communicate(timeout=120)[0] for opener in openers}
     assert len(answers) == 1
     assert [opener.returncode for opener in openers] == [0] * 4
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "a #%25 ledger.db"])
+def test_a_removed_ledger_is_not_made_again(tmp_path: Path, name: str) -> None:
+    """New connections made a file without tables, and so nobody saw that it was removed."""
+    tmp_path.chmod(0o700)
+    url = f"sqlite:///{tmp_path / name}"
+    for _ in range(2):  # made, and opened as it is
+        ledger = Ledger.open(url, data_dir=tmp_path)
+        assert ledger.builds.queued() == []
+        ledger.close()
+    for file in tmp_path.glob(f"{name}*"):
+        file.unlink()
+    for opened in (
+        connect(parse_url(ledger.url)).connect,
+        partial(DirectConnection, parse_url(ledger.url)),
+    ):
+        with pytest.raises((OperationalError, sqlite3.Error)):
+            opened()
+        assert ledger.is_removed()
+
+
+def test_a_percent_sign_of_a_url_stays_itself(tmp_path: Path) -> None:
+    """The tables were made in one file, and looked for in another."""
+    tmp_path.chmod(0o700)
+    Ledger.open(f"sqlite:///{tmp_path}/a%25b.db", data_dir=tmp_path).close()
+    assert [path.name for path in tmp_path.glob("*.db")] == ["a%25b.db"]

@@ -67,15 +67,15 @@ def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) 
     )
 
 
-def template_of(provider: QemuProvider) -> templates.Template:
+def template_of(provider: QemuProvider, network: Network = Network.NONE) -> templates.Template:
     """The template of clones of that shape; made once, as long as nothing that it depends on
     changes."""
     place = provider.options.state_dir.parent
     ledger = Ledger.open(f"sqlite:///{place}/templates.db", data_dir=place)
     try:
-        vms, none = TemplateVms(ledger, provider, "e-1"), Spec(network=Network.NONE)
-        making.make(provider, none, SHAPE, vms=vms)
-        order, _ = making.order_for(provider, none, SHAPE, vms)
+        vms, spec = TemplateVms(ledger, provider, "e-1"), Spec(network=network)
+        making.make(provider, spec, SHAPE, vms=vms)
+        order, _ = making.order_for(provider, spec, SHAPE, vms)
         assert not ledger.instances.open()
     finally:
         ledger.close()

@@ -146,10 +146,10 @@ def test_no_survivor_when_only_the_wall_clock_is_left(
     provider: QemuProvider, tmp_path: Path
 ) -> None:
     """The process that ordered it is gone; the VM ends at E, with all that it had."""
-    vm = Machine.order_one(provider, tmp_path, ttl=4)
+    vm = Machine.order_one(provider, tmp_path, ttl=8)
     create_elsewhere(vm)
     assert processes(provider)
-    dead = vm.wait_dead(10)
+    dead = vm.wait_dead(14)
     late = time.time() - vm.order.deadline
     assert 0 <= late < 3
     assert dead.detail == "its deadline passed"

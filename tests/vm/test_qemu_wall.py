@@ -19,6 +19,7 @@ import pytest
 from tests.vm import stand_in
 from tests.vm.qemu_fixture import cache_dir, make_provider, template_of
 from vmrunner import images
+from vmrunner.model import Network
 
 pytestmark = pytest.mark.vm
 
@@ -65,8 +66,24 @@ def reached(network: str, place: Path, *, ordinary: bool) -> dict[str, Any]:
     return answer
 
 
-def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
+def put_template(place: Path, state: Path, network: Network, *, ordinary: bool) -> None:
+    """Put a template of such VMs into that place's cache: a copy, for it may have another owner."""
+    template = template_of(make_provider(state), network).directory
+    directory = place / "cache/templates" / template.name
+    directory.parent.mkdir()
+    subprocess.run(["cp", "--recursive", "--sparse=always", template, directory], check=True)
+    if ordinary and os.geteuid() == 0:
+        for path in (directory.parent, directory, *directory.iterdir()):
+            os.chown(path, USER, USER)
+
+
+@pytest.mark.parametrize("start", ["resumed", pytest.param(None, id="booted")])
+def test_open_reaches_the_internet_and_nothing_else(
+    place: Path, tmp_path: Path, start: str | None
+) -> None:
     """Run as an ordinary user."""
+    if start:
+        put_template(place, tmp_path, Network.OPEN, ordinary=True)
     seen = reached("open", place, ordinary=True)
     token = seen["token"]
     internet = {f"{how} {stand_in.INTERNET}" for how in ("tcp", "udp")}
@@ -80,6 +97,7 @@ def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
     assert {job for job, output in seen["later"].items() if token in output} == internet
     if os.geteuid() == 0:
         assert seen["uids"] == [USER]
+    assert seen["start"] == start
 
 
 @pytest.mark.parametrize(
@@ -88,9 +106,7 @@ def test_open_reaches_the_internet_and_nothing_else(place: Path) -> None:
 def test_none_reaches_nothing(place: Path, tmp_path: Path, start: str | None) -> None:
     """Run as whoever runs the tests: as root, QEMU must be somebody else."""
     if start:
-        template = template_of(make_provider(tmp_path)).directory
-        directory = place / "cache/templates" / template.name
-        shutil.copytree(template, directory, copy_function=link_or_copy)
+        put_template(place, tmp_path, Network.NONE, ordinary=False)
     seen = reached("none", place, ordinary=False)
     everything = {**seen["first"], **seen["later"]}
     assert [job for job, output in everything.items() if seen["token"] in output] == []

@@ -32,6 +32,9 @@ class PortForward:
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         threading.Thread(target=self._serve, name=f"forward {port}", daemon=True).start()
 
+    def __repr__(self) -> str:
+        return f"<PortForward {self.url} to port {self._port}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -168,8 +168,8 @@ def _size() -> tuple[int, int]:
     try:
         columns, rows = os.get_terminal_size(_OUTPUT)
     except OSError:
-        return 80, 24
-    return max(columns, 1), max(rows, 1)
+        columns = rows = 0
+    return columns or 80, rows or 24  # one that nobody gave a size has none
 
 
 @contextmanager

@@ -191,6 +191,7 @@ class Engine:
         self._beaten: float | None = None
         self._joined = False
         self._closed = False
+        self._away = RareMessage(BUSY_TICK, TROUBLE)  # that the ledger is out of reach
         self._queue = BuildQueue(ledger, lambda: self.launches)
         self.draining = False  # start nothing more; what runs goes on
         self.idle = False  # after a tick: nothing is queued, runs or dies
@@ -204,16 +205,14 @@ class Engine:
         is waited for: its instances have their deadlines elsewhere too. Nor does any other error
         end it, since nothing would mind the builds then; it slows down."""
         troubles, hinted = 0, float("-inf")
-        away = RareMessage(BUSY_TICK, TROUBLE)
         while not until():
             try:
                 pause = self.tick()
                 troubles = 0
-                if away.reset():
+                if self._away.reset():
                     log.info("the ledger can be reached again")
             except LedgerError as error:
-                if away.is_due(self._context.monotonic()):
-                    log.error("the ledger is out of reach: %s", error)
+                self._log_away(error)
                 pause = BUSY_TICK
             except Exception:  # noqa: BLE001 - whatever it is, the other builds are minded
                 log.exception("a tick failed")
@@ -256,7 +255,7 @@ class Engine:
             waits = not self.launches.isdisjoint(builds.awaited())
             return not (waits or any(map(self._concerns, builds.driven())))
         except LedgerError as error:
-            log.error("the ledger is out of reach: %s", error)
+            self._log_away(error)
             return False
 
     def is_abandoned(self) -> bool:
@@ -331,6 +330,10 @@ class Engine:
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
+
+    def _log_away(self, error: LedgerError) -> None:
+        if self._away.is_due(self._context.monotonic()):
+            log.error("the ledger is out of reach: %s", error)
 
     def _is_pending(self, instance: str) -> bool:
         return self._launcher.is_pending(instance) or self._terminator.is_pending(instance)

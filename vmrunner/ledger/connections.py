@@ -109,16 +109,27 @@ def set_up_sqlite(connection: sqlite3.Connection, *, migrating: bool) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+def existing_file(path: str) -> str:
+    """The URI by which SQLite opens a file that is there, and makes none: one that was deleted
+    would be there again, without tables, and not be seen to be deleted."""
+    return f"{Path(path).absolute().as_uri()}?mode=rw"
+
+
 def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
     from sqlalchemy import event
 
     def opened(connection: sqlite3.Connection, _record: object) -> None:
         set_up_sqlite(connection, migrating=migrating)
 
+    def opens(_dialect: object, _record: object, where: list[Any], options: dict[str, Any]) -> None:
+        if not migrating:
+            where[0], options["uri"] = existing_file(where[0]), True
+
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("vmrunner_write")
         driver(connection).execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    event.listen(engine, "do_connect", opens)
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", begun)
 

@@ -71,8 +71,12 @@ def _opened(url: LedgerUrl, *, migrating: bool) -> Any:
     if url.get_backend_name() == "sqlite":
         import sqlite3
 
+        file = url.database or ""
         client = sqlite3.connect(
-            url.database or "", timeout=connections.BUSY_MS / 1000, check_same_thread=False
+            file if migrating else connections.existing_file(file),
+            timeout=connections.BUSY_MS / 1000,
+            check_same_thread=False,
+            uri=not migrating,
         )
         try:
             connections.set_up_sqlite(client, migrating=migrating)

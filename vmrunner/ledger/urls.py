@@ -63,7 +63,10 @@ class LedgerUrl:
 
         if self.file is not None:
             return URL.create("sqlite", database=str(self.file))
-        return make_url(self.text)
+        url = make_url(self.text)
+        if self.get_backend_name() == "sqlite":  # it reads %XX in a path, which nobody else does
+            url = url.set(database=self.database)
+        return url
 
 
 def parse_url(text: str) -> LedgerUrl:

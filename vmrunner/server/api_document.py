@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from vmrunner.model import TokenScope
-from vmrunner.server import problems
+from vmrunner.server import parameter_texts, problems
 from vmrunner.server.routes import (
     answers,
     artifacts,
@@ -133,6 +133,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         )
         for path, operation in _operations(made):
+            parameter_texts.describe(operation)
             _complete(path, operation)
         del made["components"]  # of FastAPI's own 422
         made["components"] = _components(made)

@@ -12,6 +12,8 @@ from vmrunner.services.requests import OF_STEPS
 
 #: What tells a whole document from a request: no option has such a name.
 _SIGNS: Final = frozenset({"id", "state", "created_at"})
+#: What an answer has around its documents.
+_ENVELOPE: Final = frozenset({"schema_version", "kind", "items"})
 #: Options of a build, by the names of its document.
 _OPTIONS: Final = {field.name for field in fields(BuildSpec)} - {"runtime"} | {"container_runtime"}
 #: What is shown of a step that was looked at.
@@ -21,8 +23,8 @@ _OUTCOME: Final = frozenset({"started_at", "ended_at", "exit_code"})
 def request_of(body: Mapping[str, Any], *, sandbox: bool) -> dict[str, Any]:
     """A body without what only the document of a build or sandbox has. Where it is no document it
     is as it was: a word that is no option is refused later, and never overlooked. Raises
-    ConfigError for a sandbox where a build is asked for."""
-    found = dict(body)
+    ConfigError for a sandbox where a build is asked for, and for several documents."""
+    found = _alone(body)
     if found.keys() >= _SIGNS:
         found = {name: value for name, value in found.items() if name in _OPTIONS}
     if found.get("secrets") == []:  # their names; where there are some, their values are missing
@@ -40,6 +42,15 @@ def request_of(body: Mapping[str, Any], *, sandbox: bool) -> dict[str, Any]:
     elif lives is not None:
         raise ConfigError("sandbox_ttl: this is a sandbox, no build", hint="POST /api/v1/sandboxes")
     return found
+
+
+def _alone(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of an answer that has one; another body as it is."""
+    if not body.keys() >= _ENVELOPE or not isinstance(shown := body.get("items"), list):
+        return dict(body)
+    if len(shown) != 1 or not isinstance(shown[0], dict):
+        raise ConfigError(f"items: {len(shown)} documents, not one", hint="send one of them")
+    return dict(shown[0])
 
 
 def _step(step: Any) -> Any:

@@ -1,10 +1,12 @@
 """Turns of tenants at lists, which cost the server's processor: a few are made at once, of all
-tenants, who take turns. So whoever asks for many waits for those, and others for a few."""
+tenants, who take turns. A tenant beside others has one at a time and rests after it, so that a
+flood takes half of the time at most."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
@@ -21,6 +23,10 @@ WAITING: Final = 256  # of one tenant beside them
 REFUSAL: Final = 5.0
 #: Seconds of a turn: what takes longer waits for something, such as a database that is silent.
 LONGEST_TURN: Final = 10.0
+#: Seconds for which a tenant that asked counts as there: pages ask every three.
+BESIDE: Final = 10.0
+#: Seconds of a rest. It lasts as long as the list took; a slow database is no reason for more.
+LONGEST_REST: Final = 1.0
 
 
 class _Timer(Protocol):
@@ -34,10 +40,17 @@ def _later(seconds: float, work: Callable[[], None]) -> _Timer:
 class TenantTurns:
     """Turns of all tenants, for one event loop."""
 
-    def __init__(self, later: Callable[[float, Callable[[], None]], _Timer] = _later) -> None:
-        self._later = later
-        self._busy = 0
-        #: Who waits, of each tenant; the first tenant is next. None waits while a turn is free.
+    def __init__(
+        self,
+        later: Callable[[float, Callable[[], None]], _Timer] = _later,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._later, self._clock = later, clock
+        self._busy = Counter[str]()
+        self._resting = set[str]()
+        #: When each tenant asked last, in that order.
+        self._last_requests: dict[str, float] = {}
+        #: Who waits, of each tenant; the first tenant is next.
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
@@ -45,17 +58,18 @@ class TenantTurns:
         """Wait for the tenant's turn, and have it. `gone`: returns once the caller has hung up.
         Raises ClientDisconnect then, and HttpProblem where too many of the tenant wait already;
         that too takes its time."""
-        if self._busy < UNDER_WAY:
-            self._busy += 1
+        self._note(tenant)
+        if tenant not in self._lines and self._may_begin(tenant):
+            self._busy[tenant] += 1
         else:
             await self._given(tenant, gone)
-        ended = False
+        began, ended = self._clock(), False
 
         def end() -> None:
             nonlocal ended
             if not ended:
                 ended = True
-                self._end()
+                self._end(tenant, self._clock() - began)
 
         timer = self._later(LONGEST_TURN, end)
         try:
@@ -63,6 +77,26 @@ class TenantTurns:
         finally:
             timer.cancel()
             end()
+
+    def _note(self, tenant: str) -> None:
+        """Note that the tenant asks, and forget those who did so long ago."""
+        now = self._clock()
+        self._last_requests.pop(tenant, None)
+        while self._last_requests and next(iter(self._last_requests.values())) < now - BESIDE:
+            del self._last_requests[next(iter(self._last_requests))]
+        self._last_requests[tenant] = now
+
+    def _is_beside_others(self, tenant: str) -> bool:
+        since = self._clock() - BESIDE
+        last = next((name for name in reversed(self._last_requests) if name != tenant), None)
+        return last is not None and self._last_requests[last] >= since
+
+    def _may_begin(self, tenant: str) -> bool:
+        if self._busy.total() >= UNDER_WAY:
+            return False
+        return not self._is_beside_others(tenant) or not (
+            self._busy[tenant] or tenant in self._resting
+        )
 
     async def _given(self, tenant: str, gone: Callable[[], Awaitable[None]]) -> None:
         """Wait until one that ends leaves its turn."""
@@ -84,7 +118,7 @@ class TenantTurns:
         finally:
             leaving.cancel()
             if not stays and place.done():
-                self._end()  # it was given just now
+                self._end(tenant, 0)  # it was given just now
             elif not stays:
                 self._leave(tenant, place)
         if not stays:
@@ -97,13 +131,25 @@ class TenantTurns:
         if not line:
             del self._lines[tenant]
 
-    def _end(self) -> None:
-        """End one turn: it goes to the next tenant, which stands behind all others then."""
-        if not self._lines:
-            self._busy -= 1
-            return
-        tenant = next(iter(self._lines))
-        line = self._lines.pop(tenant)
-        line.popleft().set_result(None)
-        if line:
-            self._lines[tenant] = line
+    def _end(self, tenant: str, seconds: float) -> None:
+        """End one turn, which took so long: the tenant rests, if others are there."""
+        self._busy[tenant] -= 1
+        if not self._busy[tenant]:
+            del self._busy[tenant]
+        if self._is_beside_others(tenant):
+            self._resting.add(tenant)
+            self._later(min(seconds, LONGEST_REST), lambda: self._rested(tenant))
+        self._begin()
+
+    def _rested(self, tenant: str) -> None:
+        self._resting.discard(tenant)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Give turns to those who may have one: each tenant stands behind all others then."""
+        while (tenant := next(filter(self._may_begin, self._lines), None)) is not None:
+            line = self._lines.pop(tenant)
+            self._busy[tenant] += 1
+            line.popleft().set_result(None)
+            if line:
+                self._lines[tenant] = line

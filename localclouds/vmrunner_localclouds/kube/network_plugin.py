@@ -121,11 +121,11 @@ class _Peers:
         if (block := peer.get("ipBlock")) is not None:
             yield block["cidr"], list(block.get("except") or ())
             return
-        places = {self._own}
+        namespaces = {self._own}
         if (selector := peer.get("namespaceSelector")) is not None:
             match = selectors.of_policy(selector)
-            places = {each["metadata"]["name"] for each in self._namespaces if match(each)}
+            namespaces = {each["metadata"]["name"] for each in self._namespaces if match(each)}
         match = selectors.of_policy(peer.get("podSelector") or {})
         for address, pod in self._pods.items():
-            if pod["metadata"]["namespace"] in places and match(pod):
+            if pod["metadata"]["namespace"] in namespaces and match(pod):
                 yield f"{address}/32", []

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 
+import paramiko
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,6 +151,11 @@ def test_what_an_ssh_server_says_is_one_plain_line() -> None:
     message = explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
     assert message.isprintable()
     assert "Incompatible version" in message
+
+
+def test_a_refused_channel_is_told_in_words() -> None:
+    text = explain(paramiko.ChannelException(2, "Connect failed"))
+    assert text == "the VM refused it: connect failed"
 
 
 def test_our_own_sshd_chooses_no_group_that_costs_seconds() -> None:

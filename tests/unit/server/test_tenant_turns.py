@@ -11,7 +11,14 @@ from starlette.requests import ClientDisconnect
 
 from vmrunner.server import tenant_turns
 from vmrunner.server.problems import HttpProblem
-from vmrunner.server.tenant_turns import LONGEST_TURN, UNDER_WAY, WAITING, TenantTurns
+from vmrunner.server.tenant_turns import (
+    BESIDE,
+    LONGEST_REST,
+    LONGEST_TURN,
+    UNDER_WAY,
+    WAITING,
+    TenantTurns,
+)
 
 
 class Later:
@@ -30,12 +37,12 @@ class Later:
 
 
 class Played:
-    """Turns without a clock. `under_way`: whose have begun and not ended; `failures`: with what
-    they end, if not well."""
+    """Turns by a clock that is set. `under_way`: whose have begun and not ended; `failures`: with
+    what they end, if not well."""
 
     def __init__(self) -> None:
-        self.timers = list[Later]()
-        self.turns = TenantTurns(self._later)
+        self.timers, self.now = list[Later](), 0.0
+        self.turns = TenantTurns(self._later, lambda: self.now)
         self.under_way, self.failures = list[str](), dict[str, BaseException]()
         self._done, self._gone = dict[str, asyncio.Event](), dict[str, asyncio.Event]()
         self._tasks = dict[str, asyncio.Task[None]]()
@@ -84,12 +91,26 @@ class Played:
         for _ in range(5):
             await asyncio.sleep(0)
 
+    def rests(self) -> list[float]:
+        """Seconds of each rest that is not over."""
+        return [timer.seconds for timer in self._of_rests()]
+
+    async def rest(self) -> None:
+        """Let all that rest have rested."""
+        for timer in self._of_rests():
+            timer.fire()
+            await self.settle()
+
+    def _of_rests(self) -> list[Later]:
+        return [timer for timer in self.timers if not timer.over and timer.seconds != LONGEST_TURN]
+
     async def end_all(self) -> None:
         """End all that is under way, and what comes after it. No turn is lost then."""
-        while self.under_way:
+        while self.under_way or self._of_rests():
             await self.end(*self.under_way)
+            await self.rest()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        assert (self.turns._busy, self.turns._lines) == (0, {})
+        assert (self.turns._busy, self.turns._lines, self.turns._resting) == ({}, {}, set())
 
 
 LEAVES = {"hangs up": Played.hang_up, "is cancelled": Played.cancel}
@@ -122,15 +143,70 @@ def test_a_few_lists_are_made_at_once() -> None:
 
 
 def test_who_floods_is_before_nobody_for_long() -> None:
-    """Whoever asked last, and however long ago: it stands behind one list of each other tenant."""
+    """Whoever asked last, and however long ago: each tenant has one list at a time."""
 
     async def work(world: Played) -> None:
         await full(world)
         await world.ask("a5", "a6", "a7", "a8", "b1", "b2", "c1")
         await world.end("a1", "a2", "a3")
-        assert world.under_way == ["a4", "a5", "b1", "c1"]
-        await world.end("a4", "a5", "b1")
-        assert world.under_way == ["c1", "a6", "b2", "a7"]
+        assert world.under_way == ["a4", "b1", "c1"]
+        await world.end("a4")
+        await world.rest()
+        assert world.under_way == ["b1", "c1", "a5"]
+
+    played(work)
+
+
+def test_tenants_that_wait_have_their_turns_in_a_circle() -> None:
+    async def work(world: Played) -> None:
+        await world.ask("a1", "b1", "c1", "d1", "e1", "e2", "f1", "g1")
+        await world.end("a1", "e1")
+        assert world.under_way == ["b1", "c1", "d1", "f1"]
+        await world.rest()
+        await world.end("b1")
+        assert world.under_way == ["c1", "d1", "f1", "g1"], "e stands behind g"
+
+    played(work)
+
+
+def test_a_tenant_beside_others_rests_after_a_list() -> None:
+    """For as long as the list took, a second at most; nobody waits for it."""
+
+    async def work(world: Played) -> None:
+        await world.ask("b1")
+        await world.end("b1")
+        assert world.rests() == [], "it was alone"
+        await world.ask("a1", "a2")
+        assert world.under_way == ["a1"]
+        world.now += 0.25
+        await world.end("a1")
+        assert (world.under_way, world.rests()) == ([], [0.25])
+        await world.ask("a3", "b2")
+        assert world.under_way == ["b2"], "a rests"
+        await world.rest()
+        assert world.under_way == ["b2", "a2"]
+        world.now += 5
+        await world.end("a2")
+        assert world.rests() == [LONGEST_REST]
+
+    played(work)
+
+
+def test_a_tenant_is_alone_some_time_after_others_asked() -> None:
+    """As long as a page that asks every three seconds counts as there."""
+
+    async def work(world: Played) -> None:
+        await world.ask("b1")
+        await world.end("b1")
+        world.now = BESIDE
+        await world.ask("a1", "a2", "a3")
+        assert world.under_way == ["a1"]
+        world.now += 0.1
+        await world.end("a1")
+        assert (world.under_way, world.rests()) == (["a2", "a3"], [])
+        await world.ask("a4", "a5", "a6")
+        assert world.under_way == ["a2", "a3", "a4", "a5"]
+        assert list(world.turns._last_requests) == ["a"], "others are forgotten"
 
     played(work)
 
@@ -146,8 +222,9 @@ def test_who_leaves_the_line_holds_up_nobody(leave: Callable[[Played, str], None
         assert {name: len(line) for name, line in world.turns._lines.items()} == {"a": 1}
         for name in ("a5", "b1"):
             assert isinstance(await world.error(name), ClientDisconnect | asyncio.CancelledError)
-        await world.end("a1", "a2")
-        assert world.under_way == ["a3", "a4", "a6"]
+        await world.end("a1", "a2", "a3", "a4")
+        await world.rest()
+        assert world.under_way == ["a6"]
 
     played(work)
 
@@ -185,7 +262,7 @@ def test_what_fails_gives_its_turn_back(error: BaseException) -> None:
 def test_what_hangs_gives_its_turn_on_once() -> None:
     async def work(world: Played) -> None:
         await full(world)
-        await world.ask("b1", "b2")
+        await world.ask("b1", "c1")
         assert {timer.seconds for timer in world.timers} == {LONGEST_TURN}
         world.timers[0].fire()
         await world.settle()

@@ -30,6 +30,7 @@ from vmrunner.server.routes.common import (
     Submitter,
     ask_cloud,
     ask_store,
+    build_documents,
     costed,
     joined_listing,
     listing,
@@ -39,12 +40,7 @@ from vmrunner.services import admission, build_filter, build_removal, costs, peo
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.document_types import LeaseDocument
-from vmrunner.services.documents import (
-    build_document,
-    listed_document,
-    shown_document,
-    spec_document,
-)
+from vmrunner.services.documents import listed_document, shown_document, spec_document
 
 router = APIRouter(tags=["builds"])
 #: Bytes of what the builds of one page were asked for with: of more, the page has fewer builds.
@@ -58,7 +54,7 @@ class BuildFilter(PageParameters):
 
     state: list[query_words.State] = Field(default_factory=list, max_length=len(BuildState))
     result: list[query_words.Outcome] = Field(default_factory=list, max_length=len(Result))
-    name: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
+    name: query_words.NamePattern | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     actor: list[query_words.Name] = Field(default_factory=list, max_length=build_filter.MOST_ACTORS)
     provider: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     since: query_words.Moment | None = None
@@ -230,7 +226,7 @@ async def submitted(
     )
     answer = listing(
         "build" if kind is BuildBody else "sandbox",
-        [build_document(done.build)],
+        await run_in_threadpool(build_documents, parts, [done.build]),
         status=201 if done.new else 200,
         warnings=done.warnings,
         new=done.new,
@@ -243,9 +239,12 @@ async def submitted(
 def _keyed(body: BuildBody | SandboxBody, request: Request) -> BuildBody | SandboxBody:
     """The body with the idempotency key of the request's head. Raises ConfigError where it
     has another."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
         return body
+    key = keys[0]
+    if set(keys) != {key}:
+        raise ConfigError("Idempotency-Key: it is there twice", hint="say one of them")
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]  # as the IETF's draft has it
     key = field_checks.idempotency_key(key, "Idempotency-Key")
@@ -313,7 +312,7 @@ async def cancel_build(
         reason=Reason(body.reason),
         by=principal.actor,
     )
-    return listing("build", [build_document(row)])
+    return listing("build", await run_in_threadpool(build_documents, parts, [row]))
 
 
 @router.post(
@@ -332,7 +331,8 @@ async def extend_build(
         now = parts.providers.time_at(row.spec.provider, ask=True)
         return parts.ledger.builds.extend(row.id, body.by, now, by=principal.actor)
 
-    return listing("build", [build_document(await ask_cloud(request, work))])
+    held = await ask_cloud(request, work)
+    return listing("build", await run_in_threadpool(build_documents, parts, [held]))
 
 
 @router.post("/builds/{build}/remove", responses=answers("BuildPage", problems=(409,)))
@@ -340,7 +340,7 @@ def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse
     """Remove the log and the artifacts of a build that ended. Its row and events stay."""
     row = visible_build(parts, principal, build)
     build_removal.remove(parts.ledger, row, parts.paths.artifacts)
-    return listing("build", [build_document(row)])
+    return listing("build", build_documents(parts, [row]))
 
 
 @router.post("/builds/{build}/lease", responses=answers("LeaseDocument", problems=(409,)))

@@ -17,8 +17,9 @@ from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.tenant_turns import TenantTurns
-from vmrunner.services import ceilings, costs
-from vmrunner.services.documents import envelope
+from vmrunner.services import ceilings, costs, people
+from vmrunner.services.document_types import BuildDocument
+from vmrunner.services.documents import build_document, envelope
 
 T = TypeVar("T")
 
@@ -156,6 +157,14 @@ def enterable_build(
 def costed(parts: ServerParts, build: BuildRecord) -> BuildRecord:
     """The build with what it has cost until now."""
     return costs.until_now(parts.ledger, parts.providers, [build])[0]
+
+
+def build_documents(parts: ServerParts, rows: Iterable[BuildRecord]) -> list[BuildDocument]:
+    """Builds for programs, with the names of who submitted them, and how they came by their VMs.
+    It asks the ledger."""
+    named = people.named(parts.ledger, rows)
+    starts = parts.ledger.instances.starts([row.instance for row in named if row.instance])
+    return [build_document(row, starts.get(row.instance or "")) for row in named]
 
 
 def visible_instance(parts: ServerParts, principal: Principal, word: str) -> Instance:

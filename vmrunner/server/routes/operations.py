@@ -86,6 +86,8 @@ class DrainBody(Section):
 
 
 class ResizeBody(Section):
+    """The number of VMs that the pool keeps ready."""
+
     size: Whole = Field(ge=0, le=MOST_VMS)
 
 

@@ -25,6 +25,8 @@ Outcome: TypeAlias = Annotated[
     str, Field(json_schema_extra={"enum": [result.value for result in Result]})
 ]
 Name: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": "^[!-)+-~]+$"})]
+#: A name, or the beginning of one and `*`.
+NamePattern: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": "^[!-)+-~]+[*]?$"})]
 Moment: TypeAlias = Annotated[
     str, Field(json_schema_extra={"pattern": f"^({_DAY}({_TIME})?|{_SPAN})$"})
 ]

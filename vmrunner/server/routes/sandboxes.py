@@ -36,6 +36,7 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Submitter,
+    build_documents,
     costed,
     enterable_build,
     listing,
@@ -48,7 +49,7 @@ from vmrunner.services.document_types import (
     CommandOutputDocument,
     PathDocument,
 )
-from vmrunner.services.documents import build_document, command_document, file_document
+from vmrunner.services.documents import command_document, file_document
 from vmrunner.services.sandbox_paths import absolute
 
 if TYPE_CHECKING:
@@ -173,14 +174,14 @@ def list_sandboxes(
         parts, principal, wanted.words(), wanted.label, wanted.after, wanted.limit,
         mine=wanted.mine, sandbox=True,
     )  # fmt: skip
-    return listing("sandbox", [build_document(row) for row in page.builds], next_=page.next)
+    return listing("sandbox", build_documents(parts, page.builds), next_=page.next)
 
 
 @router.get("/sandboxes/{sandbox}", responses=polled("SandboxPage", problems=(409,)))
 def show_sandbox(sandbox: str, parts: Parts, principal: Reader) -> JSONResponse:
     """One sandbox."""
     row = costed(parts, visible_sandbox(parts, principal, sandbox))
-    return listing("sandbox", [build_document(row)])
+    return listing("sandbox", build_documents(parts, [row]))
 
 
 @router.delete("/sandboxes/{sandbox}", responses=answers("SandboxPage", problems=(409,)))
@@ -188,7 +189,7 @@ def end_sandbox(sandbox: str, parts: Parts, principal: Submitter) -> JSONRespons
     """End it, with its VM. One that has ended stays as it is."""
     row = visible_sandbox(parts, principal, sandbox)
     row = cancel(parts.ledger, row.id, wake=parts.wake, by=principal.actor)
-    return listing("sandbox", [build_document(row)])
+    return listing("sandbox", build_documents(parts, [row]))
 
 
 # --- commands -------------------------------------------------------------------------------------

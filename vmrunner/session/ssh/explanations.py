@@ -13,4 +13,6 @@ def explain(error: BaseException) -> str:
         return "the host key is not the one that was planted"
     if isinstance(error, paramiko.AuthenticationException):
         return "the instance's key was refused"
+    if isinstance(error, paramiko.ChannelException):
+        return f"the VM refused it: {clean(str(error.text)[:300]).lower()}"
     return clean(str(error)[:300]) or type(error).__name__
