@@ -95,6 +95,8 @@ def test_a_failed_build_begins_with_what_failed(http: Service, visitor: Visitor)
     expect(failed.locator("h2")).to_contain_text("ended with exit code 2")
     shown = failed.locator("pre").inner_text().splitlines()
     assert (len(shown), shown[0], shown[-1]) == (15, "line 26", "error")
+    marks = page.locator("#steps .mark .unseen").all_text_contents()
+    assert marks == ["success", "failure", "skipped"]
     failed.get_by_role("link").click()
     expect(page.locator("#log h3 button:focus")).to_contain_text("exit 2")
     expect(page.locator("#L42")).to_be_visible()

@@ -125,6 +125,17 @@ def test_links_above_the_list_say_how_many_wait(http: Service, browser: Browser)
     visitor.close()
 
 
+def test_a_number_above_the_list_is_of_the_whole_list(http: Service) -> None:
+    submit(http, "one")
+    client = http.client()
+    assert "queued <b>1</b>" in client.get("/", headers=PAGE).text
+    assert "queued <b>1</b>" in client.get("/?result=failure", headers=PAGE).text
+    for query in ("name=other", "actor=ada", "label=a%3Db", "since=1h", "provider=x"):
+        text = client.get(f"/?{query}", headers=PAGE).text
+        assert ">queued</a>" in text, query
+        assert "<b>1</b>" not in text, query
+
+
 def test_a_word_is_taken_out_of_the_filter(http: Service, browser: Browser) -> None:
     submit(http, "one")
     visitor = Visitor(browser, http.url, http.token())

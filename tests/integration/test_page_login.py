@@ -153,6 +153,21 @@ def test_who_logs_in_is_a_name_everywhere(http: Service, provider: OidcProvider)
     assert "ada@example.org" in http.client().get("/actions", headers={"Accept": "text/html"}).text
     (action,) = [a for a in http.app.ledger.actions.latest() if a.verb == "login"]
     assert (action.actor, action.detail) == (f"oidc:{provider.url}#248", provider.url)
+    document = next(
+        item
+        for item in http.client().get(f"{API}/actions").json()["items"]
+        if item["verb"] == "login"
+    )
+    assert (document["actor"], document["actor_name"]) == (action.actor, "ada@example.org")
+    cancelled = person.client.post(f"{API}/builds/{build['id']}/cancel", headers=headers)
+    assert cancelled.status_code == 200
+    stream = person.client.get(
+        f"{API}/builds/{build['id']}/logs", headers={"Accept": "text/event-stream"}
+    ).text
+    ended = json.loads(stream.partition("event: end\ndata: ")[2].partition("\n")[0])
+    assert ended["actor_name"] == "ada@example.org"
+    again = only(person.client.post(f"/builds/{build['id']}/again", headers=headers))
+    assert again["actor_name"] == "ada@example.org"
     (token,) = [t for t in http.app.ledger.tokens.list() if t.actor.startswith("oidc:")]
     assert (token.scopes, token.quota.builds) == ({TokenScope.SUBMIT, TokenScope.READ}, 7)
 

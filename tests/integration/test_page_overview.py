@@ -68,6 +68,19 @@ def test_the_overview_tells_each_build_where_it_is(http: Service) -> None:
     http.client().post(f"{API}/builds/{runs}/cancel")
 
 
+def test_a_vm_that_is_kept_is_told_in_lists(http: Service) -> None:
+    """It costs money on, whatever became of its build."""
+    build = submit(http, "ill", "exit 2", keep_on_failure="20m")
+    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "held")
+    pill = '<span class="pill held">held</span>'
+    overview = http.client().get("/overview", headers=PAGE).text
+    assert pill in part(overview, "Running")
+    assert pill in http.client().get("/", headers=PAGE).text
+    http.client().post(f"{API}/builds/{build}/cancel")
+    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "finished")
+    assert pill not in http.client().get("/", headers=PAGE).text
+
+
 def test_figures_follow_what_stands_beside_them(http: Service) -> None:
     client = http.client()
 

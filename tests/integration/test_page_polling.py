@@ -54,9 +54,12 @@ def test_selected_text_and_scroll_stay_where_they_are(http: Service, browser: Br
     row.scroll_into_view_if_needed()
     row.select_text()
     selected = "getSelection().toString()"
-    before = page.evaluate(selected), page.evaluate("scrollY")
+    place = "getSelection().getRangeAt(0).getBoundingClientRect().top"
+    before, height = page.evaluate(selected), page.evaluate(place)
     submit(http, "newer")
     page.get_by_text("newer").wait_for()
-    assert "nightly" in before[0]
-    assert page.evaluate(selected) == before[0]
+    assert "nightly" in before
+    assert page.evaluate(selected) == before
+    assert page.evaluate("scrollY") > 0
+    assert abs(page.evaluate(place) - height) < 2, "it stands where it stood on the screen"
     visitor.close()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from tests.support.command_line import Cli
-from tests.support.http_service import Service
+from tests.support.http_service import Service, only
 from vmrunner.config import fault_words
 
 API = "/api/v1"
@@ -62,13 +62,43 @@ QUERIES = [
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_is_refused_in_plain_words(http: Service, query: str) -> None:
-    answer = http.client().get(f"{API}/{query}")
-    document = answer.json()
-    if query.startswith("builds/") and answer.status_code == 404:
-        return  # who asks for no build is told that first
-    assert answer.status_code == 422, document
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    document = client.get(f"{API}/{query.replace('b-1', build)}").json()
+    assert document["status"] == 422, document
     assert not FOREIGN.search(f"{document['detail']} {document['fix']}"), document
     assert document["fix"], document
+    assert "^" not in document["fix"], document
+    name, _, word = query.partition("?")[2].partition("=")
+    missing = name in ("older_than", "tag") and document["field"] != name
+    assert (document["field"], document["value"]) == (name, word) or missing, document
+
+
+def test_the_value_that_is_wrong_is_told_of_several(http: Service) -> None:
+    query = "result=failure&result=helt&result=timeout&since=24h"
+    document = http.client().get(f"{API}/builds?{query}").json()
+    assert (document["field"], document["value"]) == ("result", "helt")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fix"),
+    [
+        ("PATCH", "builds", "one of: GET, POST, HEAD"),
+        ("GET", "bulds", "/api/v1/openapi.json has all routes"),
+    ],
+)
+def test_a_route_that_is_none_names_its_fix(
+    http: Service, method: str, path: str, fix: str
+) -> None:
+    assert http.client().request(method, f"{API}/{path}").json()["fix"] == fix
+
+
+@pytest.mark.parametrize("body", ["{", "steps=make", '{"steps": NaN}', "[]", "null"])
+def test_what_is_no_json_is_told_plainly(http: Service, body: str) -> None:
+    document = http.client().post(f"{API}/builds", content=body).json()
+    assert document["status"] in (400, 422)
+    assert "char" not in document["detail"]
+    assert document["fix"] == 'such as {"steps": ["make"]}'
 
 
 BODIES: list[dict[str, Any]] = [

@@ -139,3 +139,23 @@ def test_a_dump_overwrites_nothing_and_is_bounded(cli: Cli, home: Path) -> None:
     end = unpacked(home / "e.tgz")["logs/big.log"]
     assert 500_000 < len(end) <= 512 << 10
     assert end.startswith(b"a line")
+
+
+def test_a_configuration_that_is_refused_is_dumped_too(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for help has one of these. No log is in it: its secrets are not known."""
+    monkeypatch.setenv("PAGER_TOKEN", CANARIES["variable"])
+    (home / "vmrunner.toml").write_text(f'[limits]\nmax_ttl = "{CANARIES["variable"]}"\n')
+    (home / "serve.log").write_text("a line\n")
+    done = cli("support", "dump", "--to", "d.tar.gz", "--log", "serve.log")
+    assert done.code == 0, done.err
+    assert b"limits.max_ttl" in done.err
+    files = unpacked(home / "d.tar.gz")
+    assert files.keys() == {"README.txt", "versions.json", "configuration.json"}
+    configuration = json.loads(files["configuration.json"])
+    assert "limits.max_ttl: '***': not a duration" in configuration["error"]
+    assert {"source": "project", "path": str(home / "vmrunner.toml"), "state": "used"} in (
+        configuration["files"]
+    )
+    assert not any(CANARIES["variable"].encode() in data for data in files.values())

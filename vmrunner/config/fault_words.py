@@ -17,8 +17,8 @@ _YES_NO: Final = ("neither true nor false", "write one of the two")
 _WHOLE: Final = ("not a whole number", "such as 1")
 _NUMBER: Final = ("not a number", "such as 1.5")
 _TEXT: Final = ("not text", "put it in quotes")
-_TABLE: Final = ("not a table", "write KEY: VALUE, one a line")
-_LIST: Final = ("not a list", "write - VALUE, one a line, or [VALUE, …]")
+_TABLE: Final = ("not a table", "give names with their values")
+_LIST: Final = ("not a list", "write [VALUE, …]")
 _EMPTY: Final = ("empty", "give it a value, or leave it out")
 _CHOICE: Final = ("not one of them", "one of: {expected}")
 _URL: Final = ("not a URL", "such as https://example.org/path")
@@ -64,8 +64,15 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "url_too_long": _URL,
     "url_type": _URL,
 }
+#: What to write for one of these patterns.
+_FORMS: Final[Mapping[str, str]] = {
+    "^(b|vm)-": "the `next` of the page before",
+    r"^[^\n]*$": "write one line",
+}
 #: Words that pydantic puts before those of whoever checked.
 _THEIRS: Final = re.compile(r"\A(Value error|Assertion failed), ")
+#: Who calls, in a URL.
+_CALLER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _LONGEST_VALUE: Final = 60  # characters that are shown of a value
 
 
@@ -76,6 +83,8 @@ def in_words(fault: ErrorDetails) -> tuple[str, str]:
         text, _, fix = _THEIRS.sub("", fault["msg"]).partition("; ")
         return text, fix
     text, fix = _WORDS.get(kind, ("not what is expected here", ""))
+    if "pattern" in context:
+        fix = _FORMS.get(str(context["pattern"]), fix)
     if "expected" in context:
         names = re.findall(r"'([^']*)'", str(context["expected"]))
         fix = units.did_you_mean(str(fault["input"]), names) if names else fix
@@ -88,14 +97,14 @@ def _number(value: object) -> object:
 
 
 def written(value: object) -> str:
-    """A value as a file or a body has it, cut short."""
+    """A value as a file or a body has it, cut short. A password in a URL is left out."""
     text = repr(value)
     if not isinstance(value, str | bytes):
         try:
             text = json.dumps(value, ensure_ascii=False)
         except (TypeError, ValueError):
             text = f"'{value}'"
-    return shortened(text)
+    return shortened(_CALLER.sub("***@", text))
 
 
 def shortened(text: str) -> str:

@@ -67,9 +67,13 @@ class HttpProblem(Exception):
         self.fix = fix
         self.headers = dict(headers or {})
 
-    def response(self) -> JSONResponse:
+    def response(self, sent: Mapping[str, Any] | None = None) -> JSONResponse:
+        """`sent`: what the request said, by name."""
         field = _field(self.detail) if self.status == 422 else ""
-        return problem(self.status, self.detail, fix=self.fix, field=field, headers=self.headers)
+        value = _value(sent or {}, field)
+        return problem(
+            self.status, self.detail, fix=self.fix, field=field, value=value, headers=self.headers
+        )
 
 
 def problem(
@@ -131,11 +135,11 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(HttpProblem)
     async def _http(request: Request, error: HttpProblem) -> Response:
-        return show(request, error.response())
+        return show(request, error.response(_sent(request, error.detail)))
 
     @app.exception_handler(errors.VmrunnerError)
     async def _ours(request: Request, error: errors.VmrunnerError) -> Response:
-        return show(request, of_error(error, getattr(request.state, "body", {})))
+        return show(request, of_error(error, _sent(request, str(error.args[0]))))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -143,11 +147,13 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(HTTPException)
     async def _starlette(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
+        headers, detail, fix = dict(error.headers or {}), str(error.detail), ""
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_methods(request))
-        found = problem(error.status_code, str(error.detail), headers=headers)
-        return show(request, found)
+            detail, fix = f"{request.method} is not for this path", f"one of: {headers['Allow']}"
+        elif error.status_code == 404:
+            detail, fix = "there is nothing at this path", "/api/v1/openapi.json has all routes"
+        return show(request, problem(error.status_code, detail, fix=fix, headers=headers))
 
     @app.exception_handler(ClientDisconnect)
     async def _left(_: Request, __: ClientDisconnect) -> Response:
@@ -157,6 +163,17 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
     async def _unforeseen(request: Request, error: Exception) -> Response:
         log.error("%s", error, exc_info=error)
         return show(request, problem(500, "it is in the log of the server", error="InternalError"))
+
+
+def _sent(request: Request, detail: str) -> Mapping[str, Any]:
+    """What a request said, by name: its path, query and body. Of a word that its query has several
+    times, the one that the detail speaks of."""
+    query = request.query_params
+    words = {
+        name: next((word for word in query.getlist(name) if repr(word) in detail), query[name])
+        for name in query
+    }
+    return {**request.path_params, **words, **getattr(request.state, "body", {})}
 
 
 def _methods(request: Request) -> list[str]:
@@ -173,7 +190,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None) -> JSONResponse:
-    """An exception of the library as a problem document. `body`: the body of the request."""
+    """An exception of the library as a problem document. `body`: what the request said, by name."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
         log.warning("%s", error)

@@ -25,6 +25,7 @@ SHARE: Final = 4.0  # times what one took, until the next one of its caller
 REFUSAL: Final = 1.0  # seconds until one more is told so: who asks without end waits too
 BODY_PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
 LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
+_SUCH_AS: Final = 'such as {"steps": ["make"]}'
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -116,10 +117,13 @@ def _decoded_in_turn(request: Request, body: bytes, kind: type[M], turn: LargeBo
 def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     try:
         document = json.loads(body or b"{}", parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise HttpProblem(400, f"the body is no JSON: {place}: {error.msg}", fix=_SUCH_AS) from None
     except (ValueError, RecursionError) as error:
-        raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
+        raise HttpProblem(400, f"the body is no JSON: {error}"[:200], fix=_SUCH_AS) from None
     if not isinstance(document, dict):
-        raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
+        raise HttpProblem(422, "the body is no JSON object", fix=_SUCH_AS)
     halves = b"\\ud" in body or b"\\uD" in body  # how alone JSON can say one
     if halves:
         refuse_unencodable(document)

@@ -4,7 +4,7 @@ Times are RFC 3339 in UTC, durations seconds, sizes bytes, costs USD."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar, overload
@@ -444,10 +444,12 @@ def node_document(node: Node) -> types.NodeDocument:
     }
 
 
-def action_document(action: Action) -> types.ActionDocument:
+def action_document(action: Action, names: Mapping[str, str]) -> types.ActionDocument:
+    """An action. `names`: of actors that have one."""
     return {
         "time": iso(action.at),
         "actor": action.actor,
+        "actor_name": names.get(action.actor),
         "verb": action.verb,
         "subject": action.subject,
         "detail": action.detail or None,

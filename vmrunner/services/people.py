@@ -25,13 +25,18 @@ def named(ledger: Ledger, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
 
 def of_builds(ledger: Ledger, rows: Iterable[BuildRecord]) -> Mapping[str, str]:
     """The names of those who submitted these builds, by actor, as far as they have one."""
-    return ledger.tokens.names({row.actor for row in rows if row.actor.startswith(_NAMED)})
+    return of_actors(ledger, {row.actor for row in rows})
+
+
+def of_actors(ledger: Ledger, actors: Collection[str]) -> Mapping[str, str]:
+    """The names of these, by actor, as far as they have one."""
+    return ledger.tokens.names({actor for actor in actors if actor.startswith(_NAMED)})
 
 
 def names(ledger: Ledger, actors: Collection[str]) -> Mapping[str, str]:
     """Return each actor's name for people: a token's name, an identity's subject, a user; itself
     where it has none."""
-    found = ledger.tokens.names({actor for actor in actors if actor.startswith(_NAMED)})
+    found = of_actors(ledger, actors)
     return {actor: found.get(actor) or _plain(actor) for actor in actors}
 
 

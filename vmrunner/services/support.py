@@ -79,7 +79,7 @@ def dump(
     """Make a tar.gz. `store`: for `doctor`; None: leave that out. `logs`: more logs whose ends go
     in; `version`: ours. A part that cannot be had is its error."""
     files: dict[str, bytes] = {"README.txt": _README.encode()}
-    masked = _mask(loaded)
+    masked = _mask(_secrets(loaded))
     for name, part in _parts(parts, loaded, now, version, store).items():
         try:
             text = json.dumps(part(), indent=2, ensure_ascii=False)
@@ -90,6 +90,31 @@ def dump(
     for path in (*own, *logs):
         files[f"logs/{path.name}"] = masked(_end(path))
     return _packed(files, now)
+
+
+def dump_of_refused(error: ConfigError, now: float, *, version: str) -> bytes:
+    """Make a tar.gz where the configuration itself is refused. It has no log: which secrets may be
+    in one is not known then."""
+    masked = _mask(_secrets_of_variables())
+    parts = {
+        "versions": {**versions.ours(version), "distributions": versions.distributions()},
+        "configuration": {**_files_and_variables(), "error": str(error)},
+    }
+    files = {"README.txt": _README.encode()}
+    for name, part in parts.items():
+        text = json.dumps(part, indent=2, ensure_ascii=False)
+        files[f"{name}.json"] = masked(text.encode(errors="replace"))
+    return _packed(files, now)
+
+
+def _files_and_variables() -> dict[str, Any]:
+    return {
+        "files": [
+            {"source": place.source, "path": str(place.path), "state": place.state}
+            for place in sources.places(os.environ, Path.cwd())
+        ],
+        "variables": sorted(name for name in os.environ if name.startswith(sources.PREFIX)),
+    }
 
 
 def _parts(
@@ -103,12 +128,8 @@ def _parts(
     return {
         "versions": lambda: {**versions.ours(version), "distributions": versions.distributions()},
         "configuration": lambda: {
-            "files": [
-                {"source": place.source, "path": str(place.path), "state": place.state}
-                for place in sources.places(os.environ, Path.cwd())
-            ],
+            **_files_and_variables(),
             "values": [_setting(*row) for row in loaded.rows(readable=True)],
-            "variables": sorted(name for name in os.environ if name.startswith(sources.PREFIX)),
         },
         "database": lambda: _database(loaded),
         "doctor": lambda: "left out" if store is None else _doctor(parts, store),
@@ -173,9 +194,9 @@ def _end(path: Path) -> bytes:
 # --- secrets --------------------------------------------------------------------------------------
 
 
-def _mask(loaded: LoadedSettings) -> Callable[[bytes], bytes]:
-    """A function that takes secrets out of bytes."""
-    secrets = sorted(set(_secrets(loaded)), key=len, reverse=True)
+def _mask(found: Iterable[bytes]) -> Callable[[bytes], bytes]:
+    """A function that takes these secrets out of bytes, and what looks like one."""
+    secrets = sorted(set(found), key=len, reverse=True)
 
     def masked(data: bytes) -> bytes:
         for value in secrets:  # as JSON writes it too
@@ -191,9 +212,7 @@ def _mask(loaded: LoadedSettings) -> Callable[[bytes], bytes]:
 
 def _secrets(loaded: LoadedSettings) -> Iterator[bytes]:
     """The secrets that are at hand: of variables, of the configuration, and in files it names."""
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name):
-            yield from _usable(value)
+    yield from _secrets_of_variables()
     settings = loaded.settings
     if settings.secret_key is not None:
         yield from _usable(settings.secret_key.get_secret_value())
@@ -206,6 +225,12 @@ def _secrets(loaded: LoadedSettings) -> Iterator[bytes]:
         if _SECRET_NAME.search(key) or key.startswith("notify"):
             for value in _texts(json.loads(text)):
                 yield from _named(value)
+
+
+def _secrets_of_variables() -> Iterator[bytes]:
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name):
+            yield from _usable(value)
 
 
 def _named(reference: str) -> Iterator[bytes]:

@@ -296,7 +296,7 @@ def test_an_empty_value_is_an_error_and_never_the_default(key: str, value: str) 
         ("cpus: many", "cpus: 'many': not a whole number"),
         ("priority: 99999999999", "priority: 99999999999 is too much (at most 2147483647)"),
         ("priority: 99999999999999999999", "priority: 99999999999999999999 is too much"),
-        ("env: [a]", 'env: ["a"]: not a table (write KEY: VALUE, one a line)'),
+        ("env: [a]", 'env: ["a"]: not a table (give names with their values)'),
         ("artifacts: {a: b}", 'artifacts: {"a": "b"}: not a list'),
         ("timeout: 0", "timeout: 0 leaves no time"),
     ],

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vmrunner.config.notify import NotifySettings
 from vmrunner.config.settings import Settings
+from vmrunner.config.sources import load
 from vmrunner.errors import ConfigError
 from vmrunner.model import NotifyEvent
 
@@ -56,6 +57,15 @@ def test_a_url_that_is_none_is_told_without_a_name() -> None:
 def test_what_cannot_be_is_told_with_its_fix(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         notify(**changes)
+
+
+def test_a_password_in_a_url_is_refused_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "vmrunner.toml"
+    file.write_text('[[notify]]\nurl = "https://me:pass-word@h.example/x"\nsecret = "K"\n')
+    with pytest.raises(ConfigError, match="it holds a password") as caught:
+        load(environ={"VMRUNNER_CONFIG": str(file)}, start=tmp_path)
+    assert "https://***@h.example/x" in str(caught.value)
+    assert "pass-word" not in str(caught.value)
 
 
 def test_two_of_one_name_are_refused() -> None:

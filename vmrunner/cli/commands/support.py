@@ -52,14 +52,20 @@ def dump(
     if path.exists():
         raise Conflict(f"{path} is there already", hint="name another with --to")
     shell = shell_of(context)
-    data = support.dump(
-        shell.app.service_parts(),
-        shell.loaded,
-        now,
-        version=__version__,
-        store=(lambda: shell.app.store) if look else None,
-        logs=log or (),
-    )
+    try:
+        loaded = shell.loaded
+    except ConfigError as error:
+        output.warn(f"all else is left out: {error}")
+        data = support.dump_of_refused(error, now, version=__version__)
+    else:
+        data = support.dump(
+            shell.app.service_parts(),
+            loaded,
+            now,
+            version=__version__,
+            store=(lambda: shell.app.store) if look else None,
+            logs=log or (),
+        )
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:

@@ -170,7 +170,7 @@ def _steps(row: BuildRecord, runs: Sequence[StepRun]) -> list[dict[str, Any]]:
     for n in range(len(row.spec.steps)):
         run = last.get(n)
         code = None if run is None else run.exit_code
-        mark = "queued"
+        mark = "skipped" if ended(row) else "queued"
         if run is not None:
             mark = "running" if run.ended is None else "failure" if code else "success"
             if run.ended is None and ended(row):
@@ -313,4 +313,4 @@ def again(build: str, parts: Parts, principal: Submitter) -> Response:
     """Submit the same build once more."""
     row = visible_build(parts, principal, build)
     new = run_again.run_again(parts.submission(), principal, row)
-    return listing("build", [build_document(new)], status=201)
+    return listing("build", map(build_document, people.named(parts.ledger, [new])), status=201)

@@ -115,12 +115,15 @@ def _older(query: Query, page: BuildPage) -> str:
 def _chips(
     parts: ServerParts, principal: Principal, query: Query
 ) -> list[tuple[str, int | None, str, bool]]:
-    """Links to what most people look for, with how many there are where that is cheap to say."""
+    """Links to what most people look for, with how many there are where that is cheap to say: not
+    of those that the rest of the filter picks."""
     counts = parts.ledger.builds.open_counts(principal.labels)
     numbers = {
         "queued": counts.get(BuildState.QUEUED.value, 0),
         "running": sum(counts.get(state, 0) for state in _UNDER_WAY),
     }
+    if query.keys() & {*_MANY[2:], *_ONE}:
+        numbers = {}
     found = []
     for name, field, words in _CHIPS:
         changes = {"state": (), "result": ()} | ({field: words} if field else {})
@@ -163,6 +166,7 @@ def _row(row: BuildRecord, waiting: str) -> dict[str, Any]:
         "name": row.spec.name,
         "word": row.result.value if row.result else row.state.value,
         "code": row.exit_code,
+        "held": row.state is BuildState.HELD and row.result is not None,
         "labels": [f"{name}={value}" for name, value in sorted(row.spec.labels.items())],
         "who": people.who(row),
         "command": command if len(command) <= _COMMAND else f"{command[:_COMMAND]}…",

@@ -34,6 +34,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
+from vmrunner.services import people
 from vmrunner.services.document_types import ChunkDocument, ChunkHeadDocument
 from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
@@ -320,7 +321,7 @@ class _Events:
 
 
 def _ending(ledger: Ledger, build: str) -> bytes:
-    done = ledger.builds.get(build)
+    (done,) = people.named(ledger, [ledger.builds.get(build)])
     starts = ledger.instances.starts([done.instance] if done.instance else [])
     return event_bytes("end", build_document(done, starts.get(done.instance or "")))
 

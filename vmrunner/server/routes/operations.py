@@ -21,7 +21,7 @@ from vmrunner.server.routes.answers import answers, json_body, polled
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
 from vmrunner.server.routes.query_words import Duration, Pair
 from vmrunner.services import audit as audits
-from vmrunner.services import draining, nodes, pools
+from vmrunner.services import draining, nodes, people, pools
 from vmrunner.services import reap as reaping
 from vmrunner.services.document_types import DrainingDocument
 from vmrunner.services.documents import (
@@ -144,7 +144,9 @@ def list_actions(
     parts: Parts, _: WholeReader, wanted: Annotated[ActionParameters, Query()]
 ) -> JSONResponse:
     """List actions of users that concern no build, newest first."""
-    return listing("action", map(action_document, parts.ledger.actions.latest(wanted.limit)))
+    actions = parts.ledger.actions.latest(wanted.limit)
+    names = people.of_actors(parts.ledger, {action.actor for action in actions})
+    return listing("action", [action_document(action, names) for action in actions])
 
 
 @router.get("/audit", responses=answers("SurvivorPage", problems=(429, 502)))

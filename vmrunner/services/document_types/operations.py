@@ -53,6 +53,7 @@ class ActionDocument(TypedDict):
 
     time: Moment
     actor: str
+    actor_name: str | None
     verb: str
     subject: str
     detail: str | None
