@@ -249,6 +249,17 @@ def test_two_idempotency_keys_are_refused(http: Service) -> None:
     assert http.runner.list() == []
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [('{"steps": ["true"], "steps": ["false"]}', "steps"), ('{"env": {"A": "1", "A": "2"}}', "A")],
+)
+def test_a_key_that_stands_twice_is_refused(http: Service, body: str, field: str) -> None:
+    refused = http.client().post(f"{API}/builds", content=body)
+    answer = refused.json()
+    assert (refused.status_code, answer["field"], answer["fix"]) == (422, field, "say it once")
+    assert http.runner.list() == []
+
+
 # --- what is shown is sent again ------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -116,7 +117,9 @@ def _decoded_in_turn(request: Request, body: bytes, kind: type[M], turn: LargeBo
 
 def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     try:
-        document = json.loads(body or b"{}", parse_constant=_refuse)
+        document = json.loads(
+            body or b"{}", parse_constant=_refuse, object_pairs_hook=_without_repeats
+        )
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise HttpProblem(400, f"the body is no JSON: {place}: {error.msg}", fix=_SUCH_AS) from None
@@ -129,6 +132,15 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
         refuse_unencodable(document)
     request.state.body = document  # for the problem that it may be
     return validated(document, kind)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of a key that stands twice one value would count silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, count = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise HttpProblem(422, f"{key[:60]}: it is there {count} times", fix="say it once")
+    return found
 
 
 def validated(document: dict[str, Any], kind: type[M]) -> M:
