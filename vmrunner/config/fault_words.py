@@ -97,14 +97,16 @@ def _number(value: object) -> object:
 
 
 def written(value: object) -> str:
-    """A value as a file or a body has it, cut short. A password in a URL is left out."""
+    """A value as a file or a body has it, cut short, in one line. A password in a URL is left
+    out."""
     text = repr(value)
     if not isinstance(value, str | bytes):
         try:
             text = json.dumps(value, ensure_ascii=False)
         except (TypeError, ValueError):
             text = f"'{value}'"
-    return shortened(_CALLER.sub("***@", text))
+    short = shortened(_CALLER.sub("***@", text))
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
 
 
 def shortened(text: str) -> str:

@@ -68,7 +68,7 @@ class HttpProblem(Exception):
         self.headers = dict(headers or {})
 
     def response(self, sent: Mapping[str, Any] | None = None) -> JSONResponse:
-        """`sent`: what the request said, by name."""
+        """`sent`: the values of the request, by name."""
         field = _field(self.detail) if self.status == 422 else ""
         value = _value(sent or {}, field)
         return problem(
@@ -166,8 +166,8 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
 
 def _sent(request: Request, detail: str) -> Mapping[str, Any]:
-    """What a request said, by name: its path, query and body. Of a word that its query has several
-    times, the one that the detail speaks of."""
+    """The values of a request by name: of its path, query and body. Of a name that its query has
+    several times, the value that the detail speaks of."""
     query = request.query_params
     words = {
         name: next((word for word in query.getlist(name) if repr(word) in detail), query[name])
@@ -190,7 +190,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None) -> JSONResponse:
-    """An exception of the library as a problem document. `body`: what the request said, by name."""
+    """An exception of the library as a problem document. `body`: the values of the request, by name."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
         log.warning("%s", error)

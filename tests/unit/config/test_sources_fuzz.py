@@ -114,6 +114,7 @@ def complaint(place: Path, **environ: str) -> str | None:
 @example({"providers": {"local": {"kind": ["qemu"]}}})
 @example({"providers": {"local": {"kind": {}}}})
 @example({"providers": {"x": 1}})
+@example({"default_provider": {"\x85": "qemu"}})
 @example({"database": {"url": "postgresql://u:pw@h:port/x"}})
 @example({"database": {"url": "sqlite:///"}})
 @example({"database": {"url": "sqlite:////"}})
