@@ -190,7 +190,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None) -> JSONResponse:
-    """An exception of the library as a problem document. `body`: the values of the request, by name."""
+    """An exception of the library as a problem document. `body`: the request's values, by name."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
         log.warning("%s", error)
