@@ -123,6 +123,13 @@ BUGS: Final = (
         f"{WHOLE}::test_a_proxys_answer_has_one_too",
     ),
     Bug(
+        "leave a probe's pod where the process ends",
+        "providers/kubernetes/probes.py",
+        "            if self._leaving:\n",
+        "            if False:\n",
+        f"{DOCTOR}::test_a_probe_is_dropped_when_its_process_ends",
+    ),
+    Bug(
         "take a pod that reaches nothing for walled in",
         "providers/kubernetes/probes.py",
         'if found["network"].shown:',

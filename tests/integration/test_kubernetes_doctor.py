@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, NoCapacit
 from vmrunner.lib import unit_recipe
 from vmrunner.model import Finding, Level, Network, Spec
 from vmrunner.providers.kubernetes.permissions import needed
+from vmrunner.providers.kubernetes.probes import UNKNOWN
 from vmrunner.providers.kubernetes.provider import KubernetesProvider
 
 Plant = Callable[[Cluster], dict[str, Any]]
@@ -294,6 +296,26 @@ def test_network_none_waits_for_its_probe(kube: Cluster) -> None:
     provider.probes.unit()  # waits for the one that was begun
     assert provider.offers(wanted)
     assert provider.holds_no_network
+
+
+def test_a_probe_is_dropped_when_its_process_ends(
+    kube: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pod stayed for five minutes, after a command that had waited for another provider."""
+    kube.cloud.scheduler.on = False
+    provider, waits = kube.provider("pod"), threading.Event()
+
+    def sleep(_: float) -> None:
+        waits.set()
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(provider.probes, "_sleep", sleep)
+    with pytest.raises(Throttled, match="is probed first"):
+        provider.offers(Spec(network=Network.NONE))
+    assert waits.wait(30)
+    provider.probes.leave()
+    assert kube.cloud.all(JOBS) == []
+    assert kube.provider("pod").probes._latest("network") == UNKNOWN, "it shows nothing"
 
 
 def test_a_probe_that_cannot_run_says_why(kube: Cluster) -> None:

@@ -6,6 +6,7 @@ What was shown is kept in this host's cache, by namespace and by all that it dep
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -32,6 +33,8 @@ BAD_FOR: Final = 600.0
 LIFE: Final = 300
 STEP_TIMEOUT: Final = 90.0
 POLL: Final = 1.0
+#: Seconds that the process's end waits for a probe to drop its objects; they end by themselves too.
+LEAVING: Final = 5.0
 _PROBE: Final = "probe"  # the container's name
 #: Words of a verdict: no pod reaches anything, so none is shown to be walled in.
 NO_CONTROL: Final = "no pod reaches anything, so one of network none shows no wall"
@@ -56,6 +59,10 @@ threads = [threading.Thread(target=reach, args=goal) for goal in goals.items()]
 [thread.join() for thread in threads]
 print("reached: " + ", ".join(sorted(reached)))
 """
+
+
+class _Left(Exception):
+    """The process ends amid a probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class KubeProbes:
         self._elapsed = elapsed
         self._locks = {name: threading.Lock() for name in ("controllers", "unit")}
         self._running = threading.Lock()
+        self._leaving = False
         self._verdicts: dict[str, Verdict] = {}
 
     def controllers(self) -> Verdict:
@@ -121,17 +129,28 @@ class KubeProbes:
         if verdict.holds(self._now()):
             return verdict
         if self._running.acquire(blocking=False):
+            atexit.register(self.leave)
             threading.Thread(target=self._beside, name="probe", daemon=True).start()
         return verdict if verdict.shown is not None else UNKNOWN
+
+    def leave(self) -> None:
+        """End a probe that is under way: at the process's end, for another command may need it no
+        more. It shows nothing then."""
+        self._leaving = True
+        if self._running.acquire(timeout=LEAVING):
+            self._running.release()
 
     # --- within ---
 
     def _beside(self) -> None:
         try:
             self.unit()
+        except _Left:
+            pass
         except CallFailed as failed:
             self._keep({"network": Verdict(shown=None, words=str(failed), at=self._now())})
         finally:
+            atexit.unregister(self.leave)
             self._running.release()
 
     def _tried(
@@ -284,6 +303,8 @@ class KubeProbes:
     def _until(self, true: Callable[[], bool]) -> bool:
         end = self._elapsed() + STEP_TIMEOUT
         while not true():
+            if self._leaving:
+                raise _Left
             if self._elapsed() >= end:
                 return False
             self._sleep(POLL)
