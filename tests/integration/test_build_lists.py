@@ -256,7 +256,7 @@ def test_an_identity_is_found_by_its_subject(
         ("since=1764547200", "since: 1764547200 s are more than", "write 24h"),
         ("since=2026-11-30T08:00:00", "since: '2026-11-30T08:00:00' is neither", "write 24h"),
         ("since=2026-13-01", "since: '2026-13-01' is neither", "write 24h"),
-        ("since=1h&until=2h", "since: 1h is not before until 2h", "the earlier one is since"),
+        ("since=1h&until=2h", "since: 1h is after until 2h", "the earlier one is since"),
         ("name=*x", "name: '*x' has a * that is not at its end", "or the beginning of one and *"),
         ("name=*", "name: '*' has no beginning", "leave it out"),
         ("name=a*b", "name: 'a*b' has a * that is not at its end", "or the beginning"),
@@ -274,6 +274,16 @@ def test_a_bad_word_is_told_with_its_fix(http: Service, query: str, text: str, f
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(text)
     assert fix in answer.json()["fix"]
+
+
+def test_a_span_of_no_time_holds_no_build(http: Service) -> None:
+    """A program that asks from where it asked before may do so twice within one second."""
+    client = http.client()
+    client.post(f"{API}/builds", json={"steps": ["say x"]})
+    for path in ("builds", "sandboxes"):
+        for moment in ("2026-11-30T08:00:00Z", "24h"):
+            answer = client.get(f"{API}/{path}", params={"since": moment, "until": moment})
+            assert (answer.status_code, answer.json()["items"]) == (200, []), answer.text
 
 
 def test_a_filter_has_bounds(http: Service) -> None:

@@ -141,7 +141,16 @@ def test_a_body_that_the_document_forbids_is_refused(http: Service) -> None:
         ("BuildBody", "builds", {**build, "env": {"1A": "x"}}, "env"),
         ("BuildBody", "builds", {**build, "secrets": {"A-B": "x"}}, "secret"),
         ("BuildBody", "builds", {"steps": [{"run": "say x", "env": {"A B": "x"}}]}, "steps"),
+        ("BuildBody", "builds", {"steps": [{"run": "x", "argv": ["x"]}]}, "steps"),
+        ("BuildBody", "builds", {"steps": [{"name": "x"}]}, "steps"),
+        ("BuildBody", "builds", {"steps": [{"argv": None}]}, "steps"),
+        ("BuildBody", "builds", {"steps": [{"argv": [""]}]}, "steps"),
+        ("BuildBody", "builds", {**build, "network": {"allow": ["1.2.3.4"]}}, "network"),
+        ("SandboxBody", "sandboxes", {"network": "allow=0"}, "network"),
+        ("SandboxBody", "sandboxes", {"network": "allow=a.example,b.example:22"}, "network"),
         ("SandboxBody", "sandboxes", {"env": {"": "x"}}, "env"),
+        ("ReapBody", "reap", {"provider": ""}, "provider"),
+        ("AuditBody", "audit", {"provider": ""}, "provider"),
     ):
         schema = {"$ref": f"#/components/schemas/{name}", "components": schemas}
         with pytest.raises(jsonschema.ValidationError):
@@ -150,7 +159,15 @@ def test_a_body_that_the_document_forbids_is_refused(http: Service) -> None:
         assert answer.status_code == 422, (name, body)
         assert answer.json()["detail"].startswith(field), answer.text
     ours = {**build, "env": {"_A1": "x"}, "secrets": {"b": "x"}}
-    jsonschema.validate(ours, {"$ref": "#/components/schemas/BuildBody", "components": schemas})
+    for more in (
+        {"steps": [{"run": "say x", "argv": None}, {"run": None, "argv": ["say", ""]}]},
+        {"network": "allow=*.a.example,b.example:8443"},
+        {"network": {"allow": ["bücher.example", "a.3com", "b.example:522"]}},
+    ):
+        body = {**ours, **more}
+        jsonschema.validate(body, {"$ref": "#/components/schemas/BuildBody", "components": schemas})
+        answer = client.post(f"{API}/builds", json=body, params={"dry_run": True})
+        assert answer.status_code == 200, answer.text
 
 
 def test_an_audit_names_fields_of_the_request(http: Service) -> None:

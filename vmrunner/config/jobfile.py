@@ -66,6 +66,17 @@ class NoNullValues(Section):
         return value
 
 
+_TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1}
+_ARGV: Final = {"type": "array", "prefixItems": [_TEXT], "items": {"type": "string"}}
+#: What a schema says of a step: one of the two, where null is none. By `if` and not by `oneOf`, of
+#: which generators of clients make types of their own.
+_RUN_OR_ARGV: Final[dict[str, Any]] = {
+    "if": {"properties": {"run": {"type": "string"}}, "required": ["run"]},
+    "then": {"properties": {"argv": {"type": "null"}}},
+    "else": {"properties": {"argv": _ARGV}, "required": ["argv"]},
+}
+
+
 class JobStep(NoNullValues):
     """One step: `run` is a shell line, `argv` one command without a shell."""
 
@@ -111,7 +122,7 @@ class JobStep(NoNullValues):
         argv = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         return {
             "description": "A shell line, one command as a list, or a table with more.",
-            "anyOf": [{"type": "string", "minLength": 1}, argv, dict(shape)],
+            "anyOf": [{"type": "string", "minLength": 1}, argv, {**shape, **_RUN_OR_ARGV}],
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
@@ -11,6 +11,17 @@ from vmrunner.config import network_policy
 from vmrunner.config.validation_errors import FieldError, option_name
 from vmrunner.errors import ConfigError
 from vmrunner.model import NetworkPolicy
+
+# What `network_policy` takes, as far as a pattern can say it that every validator of JSON Schema
+# reads: names with a dot, whose last part is no number, and no port of those that tell no name; of
+# international names nothing but that they are such.
+_INNER: Final = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_LAST: Final = "([0-9][0-9-]*)?[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_PORT: Final = "(?!0*(0|22|53)($|,))[0-9]{1,5}"
+_ENTRY: Final = f"([*]\\.)?({_INNER}\\.)+{_LAST}(:{_PORT})?"
+_BEYOND_ASCII: Final = ".*[\\u0080-\\uffff]"
+_ENTRIES: Final = f"^({_ENTRY}$|{_BEYOND_ASCII})"
+_IN_ONE_WORD: Final = f"^{network_policy.IN_ONE_WORD}({_ENTRY}(,{_ENTRY})*$|{_BEYOND_ASCII})"
 
 
 def _validated(value: Any, info: ValidationInfo) -> NetworkPolicy:
@@ -31,16 +42,17 @@ Policy = Annotated[
         {
             "anyOf": [
                 {"enum": network_policy.WORDS, "type": "string"},
-                {"pattern": f"^{network_policy.IN_ONE_WORD}.", "type": "string"},
+                {"pattern": _IN_ONE_WORD, "type": "string"},
                 {
                     "additionalProperties": False,
                     "properties": {
                         "allow": {
                             "description": "HOST, HOST:PORT, *.HOST or *.HOST:PORT.",
-                            "items": {"type": "string"},
+                            "items": {"pattern": _ENTRIES, "type": "string"},
                             "maxItems": network_policy.MOST_HOSTS,
                             "minItems": 1,
                             "type": "array",
+                            "uniqueItems": True,
                         }
                     },
                     "required": ["allow"],

@@ -51,9 +51,9 @@ def choice(
     active, states = _states(words.get("state"))
     since = _moment(words.get("since"), "since", now)
     until = _moment(words.get("until"), "until", now)
-    if since is not None and until is not None and since >= until:
+    if since is not None and until is not None and since > until:
         raise ConfigError(
-            f"since: {words.get('since')} is not before until {words.get('until')}",
+            f"since: {words.get('since')} is after until {words.get('until')}",
             hint="the earlier one is since",
         )
     return BuildChoice(

@@ -19,7 +19,7 @@ from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import answers, json_body, polled
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
-from vmrunner.server.routes.query_words import Duration, Pair
+from vmrunner.server.routes.query_words import Duration, Pair, Provider
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, people, pools
 from vmrunner.services import reap as reaping
@@ -42,7 +42,7 @@ class ActionParameters(Parameters):
 class AuditParameters(Parameters):
     """`tag`: KEY=VALUE, of machines of any maker; `older_than`: such as 2h."""
 
-    provider: str | None = None
+    provider: Provider | None = None
     tag: Pair | None = None
     older_than: Duration | None = None
 
@@ -66,7 +66,7 @@ class AuditBody(Section):
         }
     )
 
-    provider: str | None = None
+    provider: Provider | None = None
     tag: Pair | None = None
     older_than: Duration | None = None
 
@@ -74,7 +74,7 @@ class AuditBody(Section):
 class ReapBody(Section):
     """`orphans`: also those that the cap holds back."""
 
-    provider: str | None = None
+    provider: Provider | None = None
     dry_run: StrictBool = False
     orphans: StrictBool = False
 

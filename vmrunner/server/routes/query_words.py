@@ -45,6 +45,7 @@ Span: TypeAlias = Annotated[
 Label: TypeAlias = Annotated[
     str, Field(json_schema_extra={"pattern": f"{_LABEL}=[ -~]{{0,{LABEL_CHARACTERS}}}$"})
 ]
+Provider: TypeAlias = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 Pair: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": "^[^=]+="})]
 Grouping: TypeAlias = Annotated[
     str, Field(json_schema_extra={"pattern": f"^(provider|day|label:{_LABEL[1:]})$"})
