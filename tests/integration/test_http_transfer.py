@@ -99,6 +99,16 @@ def test_json_comes_packed_to_who_likes_it(http: Service) -> None:
         assert coding(client.get(path, headers={"Accept-Encoding": refused})) is None
 
 
+def test_the_document_varies_once(http: Service) -> None:
+    client = http.client("")
+    for method in ("GET", "HEAD"):
+        for more in (
+            {"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip"}, {"If-None-Match": "*"},
+        ):  # fmt: skip
+            answer = client.request(method, f"{API}/openapi.json", headers=more)
+            assert answer.headers.get_list("vary") == ["Accept-Encoding"], (method, more)
+
+
 def test_bytes_problems_pages_and_browsers_are_not_packed(http: Service) -> None:
     """A page of another site makes a browser ask with its cookie, and sees how much comes back."""
     build = made(http, env={"A": "x" * 2000}, steps=["hex " + "61" * 2000])["id"]

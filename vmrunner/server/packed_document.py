@@ -32,9 +32,11 @@ class PackedDocument:
         """The answer to a request with these headers."""
         body, packed = self._made()
         name = transfer.etag(body)
-        more = {"ETag": name, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        # `Transfer` adds Vary itself, but to what is packed or not sent at all.
+        more = {"ETag": name, "Cache-Control": "no-cache"}
+        vary = {"Vary": "Accept-Encoding"}
         if transfer.has(headers.get("if-none-match", ""), name):
-            return Response(status_code=304, headers=more)
+            return Response(status_code=304, headers=more | vary)
         if transfer.takes_gzip(headers):
-            body, more = packed, more | {"Content-Encoding": "gzip"}
+            body, more = packed, more | vary | {"Content-Encoding": "gzip"}
         return Response(body, headers=more, media_type="application/json")
