@@ -50,12 +50,14 @@ def test_the_document_lists_the_websockets(http: Service) -> None:
     document, client = http.client("").get(f"{API}/openapi.json").json(), http.client()
     listed = document["x-websockets"]
     assert not listed.keys() & document["paths"].keys()
+    build = client.post(f"{API}/builds", json={"steps": ["say x"]}).json()["items"][0]["id"]
+    sandbox = client.post(f"{API}/sandboxes", json={}).json()["items"][0]["id"]
     assert len(listed) == 4
     for path, socket in listed.items():
         assert all(socket.values())
         kind = "terminal" if "terminal" in path else "port"
         assert socket["subprotocol"] == f"vmrunner.{kind}.v1"
-        answer = client.get(path.format(build="b-1", sandbox="b-1", port=80))
+        answer = client.get(path.format(build=build, sandbox=sandbox, port=80))
         assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket"), path
 
 

@@ -137,7 +137,7 @@ def test_a_rule_lets_an_identity_enter(http: Service, issuer: Issuer) -> None:
     assert (answer.status_code, answer.json()["scopes"]) == (201, ["enter"])
     client = http.client(answer.json()["token"])
     assert client.get(f"{API}/builds").status_code == 403
-    assert client.get(f"{API}/builds/b-1/terminal").status_code == 426
+    assert client.get(f"{API}/builds/b-1/terminal").status_code == 404
 
 
 @pytest.mark.parametrize(("key", "name"), [(RSA, "one"), (EC, "two")])

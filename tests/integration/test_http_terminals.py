@@ -299,9 +299,20 @@ def test_a_token_has_so_many_terminals_at_once(
 
 def test_what_is_no_websocket_is_told_so(world: Entered) -> None:
     client = world.http.client(world.token())
-    for path in ("builds/b-1/terminal", "sandboxes/b-1/terminal"):
-        answer = client.get(f"/api/v1/{path}")
-        assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    world.running("b-2", sandbox_ttl=60.0)
+    world.running("b-3", tenant='{"team": "b"}', labels={"team": "b"})
+    for way in ("terminal", "ports/80"):
+        for path in (f"builds/b-1/{way}", f"sandboxes/b-2/{way}"):
+            answer = client.get(f"/api/v1/{path}")
+            assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+        for path, status in (
+            (f"builds/b-9/{way}", 404), (f"sandboxes/b-9/{way}", 404),
+            (f"sandboxes/b-1/{way}", 409), (f"builds/b-3/{way}", 404),
+        ):  # fmt: skip
+            assert client.get(f"/api/v1/{path}").status_code == status, path
+        reader = world.http.client(world.token(scopes=frozenset({TokenScope.READ})))
+        assert reader.get(f"/api/v1/builds/b-1/{way}").status_code == 403
+        assert world.http.client("").get(f"/api/v1/builds/b-1/{way}").status_code == 401
     assert refused(world, subprotocols=["other"])["status"] == 400
 
 

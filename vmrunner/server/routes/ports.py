@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Request, WebSocket
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
@@ -18,7 +18,6 @@ from vmrunner.server.entered_streams import NORMAL, Ending, StreamEnded, StreamP
 from vmrunner.server.entries import Entry, PortVisits
 from vmrunner.server.port_connections import PortConnections
 from vmrunner.server.problems import HttpProblem
-from vmrunner.server.routes.common import Enterer
 from vmrunner.server.routes.terminals import (
     entered,
     hang_up,
@@ -52,9 +51,18 @@ async def sandbox_port(socket: WebSocket, sandbox: str, port: str) -> None:
 
 
 @router.get("/builds/{build}/ports/{port}", include_in_schema=False)
-@router.get("/sandboxes/{build}/ports/{port}", include_in_schema=False)
-async def no_websocket(build: str, port: str, principal: Enterer) -> None:  # noqa: ARG001
-    """Say what is missing, and where a browser goes."""
+async def no_build_websocket(request: Request, build: str, port: str) -> None:
+    """Say what is missing."""
+    await entered(request, build, sandbox=False)
+    port_number(port)
+    raise upgrade_required()
+
+
+@router.get("/sandboxes/{sandbox}/ports/{port}", include_in_schema=False)
+async def no_sandbox_websocket(request: Request, sandbox: str, port: str) -> None:
+    """Say what is missing."""
+    await entered(request, sandbox, sandbox=True)
+    port_number(port)
     raise upgrade_required()
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 from anyio import CancelScope, CapacityLimiter, to_thread
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Request, WebSocket
 from pydantic import Field, StrictBool
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
@@ -35,7 +35,7 @@ from vmrunner.server.entered_streams import (
 )
 from vmrunner.server.entries import Entry
 from vmrunner.server.problems import HttpProblem
-from vmrunner.server.routes.common import Enterer, enterable_build
+from vmrunner.server.routes.common import enterable_build
 from vmrunner.services import ceilings, entering
 from vmrunner.services.entering import EnteredCommand, Entrance, EntryOrder
 from vmrunner.session.ssh.channel_io import ConnectionLost
@@ -114,9 +114,16 @@ async def sandbox_terminal(socket: WebSocket, sandbox: str) -> None:
 
 
 @router.get("/builds/{build}/terminal", include_in_schema=False)
-@router.get("/sandboxes/{build}/terminal", include_in_schema=False)
-async def no_websocket(build: str, principal: Enterer) -> None:  # noqa: ARG001 - who may see it
-    """Say what is missing: a proxy in between may have dropped it."""
+async def no_build_websocket(request: Request, build: str) -> None:
+    """Say what is missing to whoever may enter: a proxy in between may have dropped it."""
+    await entered(request, build, sandbox=False)
+    raise upgrade_required()
+
+
+@router.get("/sandboxes/{sandbox}/terminal", include_in_schema=False)
+async def no_sandbox_websocket(request: Request, sandbox: str) -> None:
+    """Say the same of a sandbox."""
+    await entered(request, sandbox, sandbox=True)
     raise upgrade_required()
 
 
