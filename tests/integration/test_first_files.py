@@ -12,6 +12,7 @@ import pytest
 from tests.integration.test_ledger_open import run_sql
 from tests.support.command_line import Cli
 from vmrunner import __version__
+from vmrunner.config import sources
 from vmrunner.ledger import Ledger
 
 PROJECTS = [
@@ -69,6 +70,24 @@ def test_each_line_that_init_comments_out_is_valid(
     monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
     shown = cli("config", "get", "limits.max_ttl")
     assert (shown.code, shown.out) == (0, b"4h\n"), shown.err
+
+
+def test_a_first_configuration_holds_beside_the_users(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two providers and no default, and each command asked for one."""
+    mine = home / "mine.toml"
+    mine.write_text('[providers.cloud]\nkind = "ec2"\nregion = "eu-west-1"\nsubnets = ["s-1"]\n')
+    project = home / "project"
+    project.mkdir()
+    assert cli("init", "project", "--config").code == 0
+    monkeypatch.setattr(sources, "user_file", lambda: mine)
+    monkeypatch.delenv("VMRUNNER_CONFIG", raising=False)
+    monkeypatch.chdir(project)
+    shown = cli("config", "show", "-o", "json")
+    assert {item["key"]: item["value"] for item in shown.items}["default_provider"] == "local"
+    done = cli("run", "--dry-run", "-f", "vmrunner.yml", "test", "-o", "json")
+    assert (done.code, done.items[0]["provider"]) == (0, "local"), done.err
 
 
 def test_init_overwrites_nothing(cli: Cli, home: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ CONFIG_TEXT: Final = """\
 # from where. Nothing needs to be said: each line that begins with `#` and a key shows a value that
 # may be said.
 
-#default_provider = "local"
+default_provider = "local"       # where yours has others: for builds that name none
 
 [providers.local]
 kind = "qemu"                    # local VMs; clouds are ec2, gce, azure
