@@ -174,6 +174,8 @@ def test_people_are_told_by_the_outbox_until_they_take_it(ledger: Ledger, chat: 
         ({"kind": "people", "name": "t", "secret": "A", "url": "https://x.example"}, "is a secret"),
         ({"name": "t", "secret": "A"}, "it has no url"),
         ({"kind": "person", "name": "t", "secret": "A"}, "people"),
+        ({"kind": "slack", "name": "t", "secret": "A"}, 'kind = "people"'),
+        ({"kind": "E-Mail", "name": "t", "secret": "A"}, 'kind = "people"'),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(table: dict[str, Any], text: str) -> None:

@@ -18,6 +18,14 @@ from vmrunner.lib.config_section import Section
 from vmrunner.model import NotifyEvent
 
 _LONGEST: Final = 40
+#: What people call a kind by: each is one of `people`.
+_SERVICES: Final = frozenset(
+    {
+        "apprise", "chat", "discord", "email", "googlechat", "irc", "mail", "mailto", "matrix",
+        "mattermost", "msteams", "ntfy", "opsgenie", "pagerduty", "person", "pushover",
+        "rocketchat", "signal", "slack", "smtp", "teams", "telegram", "zulip",
+    }
+)  # fmt: skip
 _NAME: Final = re.compile(f"[a-z][a-z0-9-]{{0,{_LONGEST - 1}}}")
 
 
@@ -54,6 +62,16 @@ class NotifySettings(Section):
             named = host if host[:1].isalpha() else f"at-{host}"
             return {**table, "name": named[:_LONGEST]}
         return table
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _no_service(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.sub("[^a-z]", "", value.lower()) in _SERVICES:
+            raise ValueError(
+                'no kind of its own; kind = "people", and `secret` names the variable or file that '
+                "has Apprise's URL (docs/webhooks.md)"
+            )
+        return value
 
     @field_validator("name")
     @classmethod
