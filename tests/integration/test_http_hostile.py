@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -174,6 +175,8 @@ def test_a_wrong_body_names_field_and_fix(
         (b"\xff\xfe", 400),
         (b'{"steps": NaN}', 400),
         (b"[" * 100_000, 400),
+        (b'{"steps": ["x"], "cpus": ' + b"9" * 5000 + b"}", 400),
+        (b'{"steps": ["x"], "priority": 1e30}', 422),
         (b"[]", 422),
         (b'"x"', 422),
         (b'{"steps": ["' + b"x" * (9 << 20) + b'"]}', 413),
@@ -186,6 +189,9 @@ def test_a_wrong_body_names_field_and_fix(
 def test_a_broken_body_is_no_error_of_ours(http: Service, body: bytes, status: int) -> None:
     answer = http.client().post(f"{API}/builds", content=body)
     assert answer.status_code == status, answer.text
+    problem = answer.json()
+    assert not re.search(r"recursion|codec|sys\.|int\b|str\b", problem["detail"]), problem
+    assert problem["fix"] or status == 413, problem
     assert http.app.ledger.builds.list() == []
 
 
@@ -393,6 +399,9 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
         ("/builds?limit=x", "limit", "such as 1"),
         ("/builds?" + "&".join(f"label=a{n}=b" for n in range(2000)), "label", "at most 64"),
         ("/builds?" + "&".join(["state=queued"] * 2000), "state", "at most"),
+        ("/builds?after=vm-1", "after", "the `next` of the page before"),
+        ("/sandboxes?after=vm-1", "after", "the `next` of the page before"),
+        ("/instances?after=b-1", "after", "the `next` of the page before"),
         ("/builds?state=qeued", "state", "did you mean 'queued'"),
         ("/costs?since=nan", "since", "write it like 30m"),
         ("/costs?by=team", "by", "label:NAME"),

@@ -37,7 +37,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "greater_than_equal": ("too low", "at least {ge}"),
     "int_from_float": _WHOLE,
     "int_parsing": _WHOLE,
-    "int_parsing_size": ("too large a number", ""),
+    "int_parsing_size": ("too large a number", "such as 1"),
     "int_type": _WHOLE,
     "json_invalid": ("not JSON", ""),
     "json_type": ("not JSON", ""),
@@ -66,7 +66,8 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 #: What to write for one of these patterns.
 _FORMS: Final[Mapping[str, str]] = {
-    "^(b|vm)-": "the `next` of the page before",
+    "^b-": "the `next` of the page before",
+    "^vm-": "the `next` of the page before",
     r"^[^\n]*$": "write one line",
 }
 #: Words that pydantic puts before those of whoever checked.

@@ -26,6 +26,8 @@ SHARE: Final = 4.0  # times what one took, until the next one of its caller
 REFUSAL: Final = 1.0  # seconds until one more is told so: who asks without end waits too
 BODY_PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
 LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
+_NO_NUMBER: Final = "is no number of JSON"
+_TOO_LONG: Final = "the body has a number of more digits than can be read"
 _SUCH_AS: Final = 'such as {"steps": ["make"]}'
 
 M = TypeVar("M", bound=BaseModel)
@@ -123,8 +125,15 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise HttpProblem(400, f"the body is no JSON: {place}: {error.msg}", fix=_SUCH_AS) from None
-    except (ValueError, RecursionError) as error:
-        raise HttpProblem(400, f"the body is no JSON: {error}"[:200], fix=_SUCH_AS) from None
+    except UnicodeDecodeError as error:
+        place = f"the body is not UTF-8: byte {error.start}"
+        raise HttpProblem(400, place, fix="encode its text as UTF-8") from None
+    except RecursionError:
+        fix = "fewer levels of lists and tables"
+        raise HttpProblem(400, "the body is nested too deeply", fix=fix) from None
+    except ValueError as error:  # of ours, or of a number that is too long to be read
+        text = f"the body is no JSON: {error}" if str(error).endswith(_NO_NUMBER) else _TOO_LONG
+        raise HttpProblem(400, text[:200], fix=_SUCH_AS) from None
     if not isinstance(document, dict):
         raise HttpProblem(422, "the body is no JSON object", fix=_SUCH_AS)
     halves = b"\\ud" in body or b"\\uD" in body  # how alone JSON can say one
@@ -185,7 +194,7 @@ def _text(value: str) -> str | None:
 
 
 def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} {_NO_NUMBER}")
 
 
 async def whole(request: Request, most: int) -> bytes:

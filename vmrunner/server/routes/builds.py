@@ -52,6 +52,7 @@ class BuildFilter(PageParameters):
     `*` at its end what begins so; `label`: NAME=VALUE. `since`, `until`: a time (RFC 3339), or so
     long ago (24h): of a finished build when it finished, of another when it was submitted."""
 
+    after: str | None = Field(default=None, pattern="^b-")
     state: list[query_words.State] = Field(default_factory=list, max_length=len(BuildState))
     result: list[query_words.Outcome] = Field(default_factory=list, max_length=len(Result))
     name: query_words.NamePattern | None = Field(default=None, max_length=build_filter.LONGEST_WORD)

@@ -41,7 +41,6 @@ Reader = Annotated[Principal, Depends(Requires(TokenScope.READ))]
 Submitter = Annotated[Principal, Depends(Requires(TokenScope.SUBMIT))]
 WholeReader = Annotated[Principal, Depends(Requires(TokenScope.READ, whole=True))]
 Admin = Annotated[Principal, Depends(Requires(TokenScope.ADMIN, whole=True))]
-Enterer = Annotated[Principal, Depends(Requires(TokenScope.ENTER))]
 Scraper = Annotated[Principal, Depends(Requires(TokenScope.METRICS, whole=True))]
 
 
@@ -86,10 +85,10 @@ Number = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class PageParameters(Parameters):
-    """A page of a list, newest first; `after` is the `next` of the page before."""
+    """A page of a list, newest first. Each list has an `after` of its own kind of ids: with one of
+    another kind it would begin anew."""
 
     limit: int = Field(default=100, ge=1, le=1000)
-    after: str | None = Field(default=None, pattern="^(b|vm)-")
 
 
 class Documents(JSONResponse):

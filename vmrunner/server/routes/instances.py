@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from vmrunner.ledger.row_reading import Readable
 from vmrunner.model import Instance, Principal
@@ -37,6 +38,7 @@ class InstanceFilter(PageParameters):
     show now, all of them on one page, for a token that sees all; what has no row is there where
     nothing narrows them."""
 
+    after: str | None = Field(default=None, pattern="^vm-")
     state: Literal["active", "gone"] | None = None
     build: str | None = None
     cloud: bool = False
