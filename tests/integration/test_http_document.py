@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import jsonschema
+import jsonschema_rs
 import openapi_spec_validator
 import pytest
 
+from tests.support.documents import closed
 from tests.support.http_service import Service
 from vmrunner.server import api_document
 from vmrunner.server.routes import answers
@@ -113,6 +115,25 @@ def test_examples_of_bodies_are_taken(http: Service) -> None:
                 name = content["schema"]["$ref"].rpartition("/")[2]
                 (kind,) = [kind for kind in answers.BODIES if kind.__name__ == name]
                 kind.model_validate(content["example"])
+
+
+def test_examples_of_documents_are_as_their_schemas() -> None:
+    """Each has all fields that such a document always has, and none that it never has."""
+    components = json.loads(api_document.text())["components"]
+    shown = {
+        name: schema["examples"]
+        for name, schema in components["schemas"].items()
+        if "examples" in schema
+    }
+    assert {
+        "BuildDocument", "BuildPage", "CostPage", "InstancePage", "PoolPage", "Problem",
+        "SandboxPage",
+    } <= shown.keys()  # fmt: skip
+    for name, examples in shown.items():
+        schema = {"$ref": f"#/components/schemas/{name}", "components": closed(components)}
+        validator = jsonschema_rs.validator_for(schema, validate_formats=True)
+        for example in examples:
+            assert [str(error) for error in validator.iter_errors(example)] == [], name
 
 
 def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:

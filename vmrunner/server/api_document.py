@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from vmrunner.model import TokenScope
-from vmrunner.server import parameter_texts, problems
+from vmrunner.server import document_examples, parameter_texts, problems
 from vmrunner.server.routes import (
     answers,
     artifacts,
@@ -92,17 +92,6 @@ _PROBLEMS: Final[Mapping[int, str]] = {
     503: "Not now: try again later",
     504: "It was not done in time",
     507: "The server has no room for it",
-}
-_EXAMPLE: Final = {
-    "type": "urn:vmrunner:problem:ConfigError",
-    "title": "cannot be used",
-    "status": 422,
-    "detail": "timeot: no such key",
-    "fix": "did you mean 'timeout'?",
-    "field": "timeot",
-    "value": "5m",
-    "error": "ConfigError",
-    "request_id": "01JF8ZQ2X3N4V5B6C7D8E9F0G1",
 }
 
 
@@ -220,7 +209,8 @@ def _components(made: Mapping[str, Any]) -> dict[str, Any]:
     schemas |= document_schemas.components((words | {"Problem"}) - set(schemas), answers.SCHEMAS)
     problem = schemas["Problem"]
     problem["properties"]["errors"]["items"] = _untitled(schemas.pop("OneFault"))  # stands alone
-    problem["examples"] = [_EXAMPLE]
+    for name, example in document_examples.EXAMPLES.items():
+        schemas[name]["examples"] = [example]
     return {
         "schemas": {name: _untitled(schemas[name]) for name in sorted(schemas)},
         "headers": HEADERS,
