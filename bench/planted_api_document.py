@@ -11,6 +11,27 @@ DOCUMENT = "tests/integration/test_http_document.py"
 
 BUGS: Final = (
     Bug(
+        "say 426 of a build that is not there",
+        "server/routes/terminals.py",
+        "    await entered(request, build, sandbox=False)\n    raise",
+        "    raise",
+        "tests/integration/test_http_terminals.py::test_what_is_no_websocket_is_told_so",
+    ),
+    Bug(
+        "take a step with run and argv by the schema",
+        "config/jobfile.py",
+        '"then": {"properties": {"argv": {"type": "null"}}}',
+        '"then": {}',
+        f"{DOCUMENT}::test_a_body_that_the_document_forbids_is_refused",
+    ),
+    Bug(
+        "take a cursor of another list",
+        "server/routes/builds.py",
+        'pattern="^b-"',
+        'pattern="^(b|vm)-"',
+        "tests/integration/test_http_hostile.py::test_a_parameter_that_cannot_be_names_its_fix",
+    ),
+    Bug(
         "pack answers for browsers too",
         "server/transfer.py",
         "return takes_gzip(self._headers) and not (caller is not None and caller.cookie)",
