@@ -232,7 +232,8 @@ async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
 def _too_large(most: int) -> HttpProblem:
     # The rest is not read: the connection cannot be used again.
     shut = {"Connection": "close"}
-    return HttpProblem(413, f"the body is larger than {units.amount(most)}", headers=shut)
+    text = f"the body is larger than {units.amount(most)}"
+    return HttpProblem(413, text, fix="send less", headers=shut)
 
 
 def _too_slow() -> HttpProblem:

@@ -35,7 +35,9 @@ def check_group(by: str) -> str:
     """Return `by`. Raises ConfigError where it is no way to group builds."""
     label = by.removeprefix(LABEL)
     if by not in (PROVIDER, DAY) and (label == by or not label):
-        raise ConfigError(f"by: {by!r}", hint="provider, day, or label:NAME such as label:team")
+        raise ConfigError(
+            f"by: {by!r} groups no builds", hint="provider, day, or label:NAME such as label:team"
+        )
     return by
 
 
