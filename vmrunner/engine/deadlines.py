@@ -82,8 +82,9 @@ class DeadlineArmer:
         disarm those whose rows are not open any more. `open_rows` returns None when they are as at
         the last call."""
         self._collect()
+        is_settled = self.settled()
         for row in mine:
-            if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
+            if row.state in _LIVING and row.ref is not None and not is_settled(row):
                 self._arm(row)
         open_ids = open_rows() if self._tries or self._armed else None
         for name in self._tries.keys() - open_ids if open_ids is not None else ():
