@@ -85,13 +85,13 @@ def _aside(call: Callable[[T], object]) -> Callable[[T], None]:
 
 
 def _method(
-    of: Callable[Concatenate[W, P], T], undo: Callable[[T], object] | None = None
+    of: Callable[Concatenate[W, P], T],
 ) -> Callable[Concatenate[_Handle[W], P], Coroutine[Any, Any, T]]:
     """A method of the wrapped object, as a coroutine."""
 
     @functools.wraps(of)
     async def call(self: _Handle[W], /, *words: P.args, **options: P.kwargs) -> T:
-        return await _in_thread(lambda: of(self._wrapped, *words, **options), undo)
+        return await _in_thread(lambda: of(self._wrapped, *words, **options))
 
     return call
 

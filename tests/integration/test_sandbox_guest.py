@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guest import booted
 from tests.support.guest_sandbox import Ran, Sandbox, sandbox
 from tests.support.sshd import wait_for
 
@@ -23,6 +24,17 @@ def test_a_command_gives_its_streams_apart_and_its_code(sandbox: Sandbox) -> Non
     assert ran.out == f"out it's\n{sandbox.guest.work}\n".encode()
     assert ran.err == b"err\n"
     assert (ran.end.exit_code, ran.end.timed_out) == (7, False)
+
+
+def test_a_command_before_the_driver_may_start_runs(tmp_path: Path) -> None:
+    """The shell that waits for leave to start forks it off: an orphan, which pid 1 takes on."""
+    slow = "answer = build.GuestBuild._answer; "
+    slow += "build.GuestBuild._answer = lambda *a: (__import__('time').sleep(2), answer(*a))"
+    with booted(tmp_path / "vm") as guest:
+        guest.set(slow)
+        sandbox = Sandbox(guest)
+        assert sandbox.run("c1", "echo early").out == b"early\n"
+        sandbox.close()
 
 
 def test_the_same_id_starts_once(sandbox: Sandbox) -> None:

@@ -20,6 +20,7 @@ import pytest
 from tests.support.programs import INTERPRETER_LINE
 from tests.support.registry import refusal
 from tests.support.sshd import wait_for
+from vmrunner.providers.qemu.syscalls import adopt_orphans
 from vmrunner.session.protocol import EndFrame, EventFrame, FrameDecoder, LogFrame
 
 ROOT = Path(__file__).parents[2]
@@ -359,6 +360,8 @@ class Dockerd:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            # As pid 1 does: a command that a step's shell forked off is the driver's child then.
+            preexec_fn=adopt_orphans,
         )
         return 204, None
 

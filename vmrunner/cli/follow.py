@@ -252,8 +252,10 @@ class TerminalFollower:
         one that is another's, or has ended by itself."""
         spared = self._cancelled if self._over else self._own
         if self._signals.count > (1 if spared else 0):
-            if self._own and output.ready(sys.stderr, 0):
-                output.say(f"leaving {self._build}: {self._last_resort()}")
+            if output.ready(sys.stderr, 0):
+                output.clear_live()  # the shell's prompt comes where it stood
+                if self._own:
+                    output.say(f"leaving {self._build}: {self._last_resort()}")
             raise exit_codes.ExitNow(self._signals.code)
 
     def _say(self, text: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from io import StringIO
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from vmrunner.cli import output
-from vmrunner.cli.follow import StatusLine
+from vmrunner.cli.exit_codes import ExitNow
+from vmrunner.cli.follow import StatusLine, TerminalFollower
 from vmrunner.model import BuildRecord, BuildSpec, BuildState, Phase
 
 TOOK = 100.0
@@ -33,6 +36,7 @@ def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, **fields: str) -> str:
     stream = StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(stream, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(output, "_live", False)  # no later test's words take the line away
     monkeypatch.setattr(output, "ready", lambda *_: True)
     monkeypatch.setattr(
         output.os, "get_terminal_size", lambda _: type("", (), {"columns": columns})
@@ -65,3 +69,13 @@ def test_the_present_has_its_progress_beside_it(monkeypatch: pytest.MonkeyPatch)
     assert drawn(120, monkeypatch, progress="12.0 MiB have come").endswith(
         "running ⠙ 7.0s, 12.0 MiB have come   VM ends in 53s"
     )
+
+
+def test_who_leaves_early_finds_a_prompt_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stood behind the live line of a build that goes on without them."""
+    drawn(80, monkeypatch)
+    signals = SimpleNamespace(count=1, code=130, sleep=None)
+    follower = TerminalFollower(MagicMock(), MagicMock(), BUILD.id, MagicMock(), signals, own=False)
+    with pytest.raises(ExitNow):
+        follower._leave_if_told()
+    assert sys.stderr.getvalue().endswith("VM ends in 53s\r\x1b[K")

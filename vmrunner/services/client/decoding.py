@@ -63,7 +63,7 @@ def _checked(decode: Callable[[S], T]) -> Callable[[S], T]:
     return checked
 
 
-def _known(kind: type[T], document: Document) -> T:
+def known(kind: type[T], document: Document) -> T:
     """Return a value of what its document has for it: a newer server's may have more."""
     names = {field.name for field in fields(kind)} & document.keys()  # type: ignore[arg-type]
     return kind(**{name: document[name] for name in names})
@@ -95,7 +95,7 @@ def spec(document: Document) -> BuildSpec:
             for item in document["caches"]
         ),
     }
-    return _known(BuildSpec, {**document, **converted})
+    return known(BuildSpec, {**document, **converted})
 
 
 def _step(document: Document) -> Step:
@@ -123,20 +123,14 @@ def command_summary(document: Document) -> CommandSummary:
 @_checked
 def command_end(document: Document) -> CommandEnd:
     """Decode the end of a command of a sandbox."""
-    return _known(CommandEnd, document)
+    return known(CommandEnd, document)
 
 
 @_checked
 def file_entry(document: Document) -> FileEntry:
     """Decode a file of a sandbox."""
-    return FileEntry(
-        name=document["name"],
-        path=document["path"],
-        kind=document["kind"],
-        size=document["size"],
-        mode=int(document["mode"], 8),
-        modified=_time(document["modified_at"]),
-    )
+    converted = {"mode": int(document["mode"], 8), "modified": _time(document["modified_at"])}
+    return known(FileEntry, {**document, **converted})
 
 
 @_checked
@@ -169,7 +163,7 @@ def build(document: Document) -> BuildRecord:
         hold_until=moment(document["hold_until"]),
         phases=phases,
         cost=_cost(document),
-        usage=_known(BuildUsage, document["usage"]),
+        usage=known(BuildUsage, document["usage"]),
         lease_until=since if document["foreground"] else None,
         actor=document.get("actor") or "",  # a former server's has none
         actor_name=document.get("actor_name") or "",
@@ -248,19 +242,8 @@ def event(document: Document) -> BuildEvent:
 @_checked
 def cache(document: Document) -> StoredCache:
     """Decode a cache; of its object what is shown of it."""
-    return StoredCache(
-        id=document["id"],
-        tenant=document["tenant"],
-        scope=document["scope"],
-        key=document["key"],
-        path=document["path"],
-        object="",
-        digest="",
-        size=document["size"],
-        build=document["build"],
-        created_at=_time(document["created_at"]),
-        used_at=_time(document["used_at"]),
-    )
+    times = {name: _time(document[name]) for name in ("created_at", "used_at")}
+    return known(StoredCache, {**document, **times, "object": "", "digest": ""})
 
 
 def chunks(parts: Iterable[bytes]) -> Iterator[Chunk]:

@@ -27,7 +27,7 @@ from vmrunner.model import (
     network_of,
 )
 from vmrunner.reaper.report import LineFate, LineOutcome, Report, ReportLine
-from vmrunner.services.client.decoding import Document, instance, moment
+from vmrunner.services.client.decoding import Document, instance, known, moment
 from vmrunner.services.fleet import Fleet, FleetVm
 from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 
@@ -131,28 +131,21 @@ def pool_status(document: Document) -> PoolStatus:
         idle=document["idle"],
         usd_per_day=document["usd_per_day"],
     )
-    return PoolStatus(
-        pool=Pool(
-            spec=spec,
-            shape="",
-            revision=document["revision"],
-            size=document["resized_to"],
-            draining=document["draining"],
-            named_at=moment(document["named_at"]) or 0.0,
-        ),
-        want=document["want"],
-        have=document["have"],
-        making=document["making"],
-        claimed=document["claimed"],
-        builds=document["builds"],
-        hit_rate=document["hit_rate"],
-        p50=document["p50"],
-        p95=document["p95"],
-        idle_usd_today=document["idle_usd_today"],
-        empty_reason=EmptyReason(empty) if empty else None,
-        # Servers of before do not tell.
-        by_place=tuple(_place(entry) for entry in document.get("places", ())),
+    pool = Pool(
+        spec=spec,
+        shape="",
+        revision=document["revision"],
+        size=document["resized_to"],
+        draining=document["draining"],
+        named_at=moment(document["named_at"]) or 0.0,
     )
+    converted = {
+        "pool": pool,
+        "empty_reason": EmptyReason(empty) if empty else None,
+        # Servers of before do not tell.
+        "by_place": tuple(_place(entry) for entry in document.get("places", ())),
+    }
+    return known(PoolStatus, {**document, **converted})
 
 
 def _place(document: Document) -> PoolPlaceStatus:
