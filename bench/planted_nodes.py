@@ -22,8 +22,7 @@ BUGS: Final = (
         "engine/engine.py",
         "max(MIN_TICK, HINT_REST * self._tick_cpu)",
         "max(MIN_TICK, 0.0)",
-        "tests/unit/engine/test_ticks.py"
-        "::test_hints_share_a_tick_for_longer_where_ticks_cost_more",
+        "tests/unit/engine/test_ticks.py::test_hints_share_a_tick_for_longer_where_ticks_cost_more",
     ),
     Bug(
         "miss what a failed tick read",
