@@ -102,6 +102,28 @@ def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     mine.close()
 
 
+def test_a_vm_names_the_build_that_it_lives_for(http: Service, visitor: Visitor) -> None:
+    """Its death has a column only where something died; money stands in line with its heading."""
+    page = visitor.page
+    build = submit(http.client(), "sleep 600", name="nightly")
+    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
+    page.goto(f"{http.url}/vms")
+    row = page.locator("#rows tbody tr")
+    expect(row.get_by_role("link", name="build nightly")).to_have_attribute(
+        "href", f"/builds/{build}"
+    )
+    expect(row).to_contain_text("running")
+    expect(page.get_by_text("Died of")).to_have_count(0)
+    http.client().post(f"{API}/builds/{build}/cancel")
+    http.ended(build)
+    page.goto(f"{http.url}/vms?gone=true")
+    expect(page.get_by_role("columnheader", name="Died of")).to_be_visible(timeout=20_000)
+    page.goto(f"{http.url}/costs")
+    heading = page.get_by_role("columnheader", name="Cost")
+    for cell in (heading, page.locator("td[data-label=Cost]")):
+        assert cell.evaluate("e => getComputedStyle(e).textAlign") == "right"
+
+
 def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:
     build = submit(http.client(), f"say {'x' * 500}", name="a-name-that-is-rather-long")
     long = CacheRule(key="k" * 400, path="/" + "p" * 400)

@@ -30,13 +30,15 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
                 Cell(text=status.pool.name),
                 Cell(text=status.pool.spec.kind.value),
                 Cell(text=status.pool.spec.provider),
-                Cell(text="?" if status.want is None else status.want),
-                Cell(text=status.have, kind="ready" if status.have else ""),
-                Cell(text=status.making),
-                Cell(text=status.claimed),
-                Cell(text="" if status.hit_rate is None else f"{status.hit_rate:.0%}"),
+                Cell(text="?" if status.want is None else status.want, kind="number"),
+                Cell(text=status.have, kind="number ready" if status.have else "number"),
+                Cell(text=status.making, kind="number"),
+                Cell(text=status.claimed, kind="number"),
+                Cell(
+                    text="" if status.hit_rate is None else f"{status.hit_rate:.0%}", kind="number"
+                ),
                 Cell(text="" if status.p50 is None else f"{status.p50:.1f} s, {status.p95:.1f} s"),
-                Cell(text=f"${status.idle_usd_today:.2f}"),
+                Cell(text=f"${status.idle_usd_today:.2f}", kind="number"),
                 Cell(text=status.empty_reason.value if status.empty_reason else ""),
             ),
             actions=(

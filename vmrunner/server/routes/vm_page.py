@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 
+from vmrunner.errors import NotFound
 from vmrunner.lib import units
-from vmrunner.model import Instance, Kind, TokenScope
+from vmrunner.model import BuildRecord, Instance, Kind, TokenScope
 from vmrunner.server import html_times
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html_tables import Cell, RowAction, TableLink, TableRow, table
 from vmrunner.server.routes.common import IN_TURN, Parts, Reader
@@ -17,7 +21,7 @@ from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
 
 router = APIRouter(include_in_schema=False)
-_COLUMNS = ("VM", "State", "In the cloud", "Why it lives", "Machine", "Age", "Deadline", "Died of")
+_COLUMNS = ("VM", "State", "In the cloud", "Why it lives", "Machine", "Age", "Deadline")
 
 
 @router.get("/vms", dependencies=[IN_TURN])
@@ -51,9 +55,22 @@ def vms(
     )
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
     listed = [vm for vm in fleet.timed(parts.providers, pairs) if gone or not _seen_before(vm, age)]
-    found = [_row(vm, age, may=may) for vm in listed]
+    builds = _builds(parts, listed)
+    deaths = any(_death(vm.row) for vm in listed)
+    found = [_row(vm, age, builds, deaths=deaths, may=may) for vm in listed]
+    columns = (*_COLUMNS, "Died of") if deaths else _COLUMNS
     note = Markup(" ").join(notes)
-    return table(request, "VMs", _COLUMNS, found, empty="No VM is there.", note=note, links=links)
+    return table(request, "VMs", columns, found, empty="No VM is there.", note=note, links=links)
+
+
+def _builds(parts: ServerParts, vms: Iterable[FleetVm]) -> dict[str, BuildRecord]:
+    """The builds of VMs that live, by id."""
+    builds = {}
+    for vm in vms:
+        if vm.row is not None and vm.row.build and vm.row.gone_at is None:
+            with suppress(NotFound):  # retention took it meanwhile
+                builds[vm.row.build] = parts.ledger.builds.get(vm.row.build)
+    return builds
 
 
 def _seen_before(vm: FleetVm, age: float | None) -> bool:
@@ -62,7 +79,14 @@ def _seen_before(vm: FleetVm, age: float | None) -> bool:
     return died is not None and age is not None and died > vm.now - age
 
 
-def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
+def _row(
+    vm: FleetVm,
+    age: float | None,
+    builds: Mapping[str, BuildRecord],
+    *,
+    deaths: bool,
+    may: bool,
+) -> TableRow:
     row = vm.row
     dead = row is not None and row.gone_at is not None
     created = row.created_at if row else vm.cloud.created_at if vm.cloud else None
@@ -81,11 +105,11 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
             if row
             else Cell(text="no row", kind="late"),
             Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
-            _why(row),
+            _why(row, builds),
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
             Cell(text=_age(created, row, vm.now)),
             remaining,
-            Cell(text=_death(row)),
+            *([Cell(text=_death(row))] if deaths else []),
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
@@ -116,11 +140,16 @@ def _cloud(vm: FleetVm, age: float) -> str:
     return vm.cloud.power.value if kind is Kind.INSTANCE else f"{kind.value} {vm.cloud.ref.id}"
 
 
-def _why(row: Instance | None) -> Cell:
+def _why(row: Instance | None, builds: Mapping[str, BuildRecord]) -> Cell:
     if row is None:
         return Cell(text="the reaper will decide: nothing in the ledger names it")
     if row.build:
-        return Cell(text=f"build {row.build}", link=f"/builds/{row.build}")
+        build = builds.get(row.build)
+        return Cell(
+            text=f"build {build.spec.name if build and build.spec.name else row.build}",
+            link=f"/builds/{row.build}",
+            chips=[build.state.value] if build else [],
+        )
     return Cell(text=f"pool {row.pool}, waits for a build")
 
 
