@@ -56,6 +56,13 @@ BUGS: Final = (
         f"{WINDOWS}::test_offsets_that_lie_leave_the_order",
     ),
     Bug(
+        "let a scroll that runs win over the button to the end",
+        "server/static/log.js",
+        "    aim?.();\n",
+        "",
+        f"{LOG}::test_to_the_end_wins_over_a_running_scroll",
+    ),
+    Bug(
         "read the DTD of a report of tests",
         "services/junit_reports.py",
         "        parser.StartDoctypeDeclHandler = self._refuse\n",

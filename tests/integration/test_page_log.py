@@ -146,6 +146,30 @@ def test_earlier_lines_come_while_one_scrolls_up(http: Service, visitor: Visitor
     expect(page.locator("#L20000")).to_be_in_viewport()
 
 
+FROM_THE_END = "log.scrollHeight - log.clientHeight - log.scrollTop"
+
+
+def test_to_the_end_wins_over_a_running_scroll(http: Service, visitor: Visitor) -> None:
+    """Chromium animates the key's scroll for some 150 ms; a press after it is the later word."""
+    page = visitor.page
+    opened(page, http, ended(http, "many 400"))
+    box, end = page.locator("#log"), page.locator("#log-end")
+    for pause in (0, 40, 80):
+        box.focus()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(pause)
+        end.evaluate("button => button.click()")
+        page.wait_for_timeout(600)
+        assert page.evaluate(FROM_THE_END) <= 1, pause
+    expect(page.locator("#lines")).to_have_text("400 lines")
+    box.focus()
+    end.evaluate("button => button.click()")
+    page.keyboard.press("Home")
+    wait_until(lambda: page.evaluate("log.scrollTop") == 0)
+    page.wait_for_timeout(600)
+    assert page.evaluate("log.scrollTop") == 0, "a key after it is the later word"
+
+
 def test_a_line_far_away_is_linked_to(http: Service, visitor: Visitor) -> None:
     page = visitor.page
     build = ended(http, "many 20000", "say after")

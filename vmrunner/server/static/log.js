@@ -8,6 +8,7 @@ import { rowOf } from "./log_text.js";
 
 const WHOLE = 1 << 20;   // bytes of a line that is asked for as a whole
 const NEAR = 600;        // pixels from what is seen, in which more lines are loaded
+const RUN_OUT = 1000;    // milliseconds in which a scroll that was animated may still go on
 const NONE = { step: null, attempt: null, title: "Log", first: 1, last: 0, started_at: null, ended_at: null, exit_code: null };
 
 const box = document.getElementById("log");
@@ -19,6 +20,7 @@ function LogView(log) {
   const status = document.getElementById("log-status");
   const toEnd = document.getElementById("log-end");
   let parts = [], total = 0, over = false, follows = true, waiting = [], latest = 0, top = 0;
+  let aim = null, aimed = 0;   // where its reader asked to be, until the box may have come to rest
   let awaited = 0;   // the line that the address names, while it is still to come
 
   const observer = new IntersectionObserver((entries) => {
@@ -117,6 +119,17 @@ function LogView(log) {
     tell();
   }
 
+  // Go there, and again where a scroll that the browser animates (of the key Home, say) goes on and
+  // carries the box away: it outlives each scrollTop that is set. Whoever scrolls anew is let go.
+  function hold(place) {
+    aim = place;
+    clearTimeout(aimed);
+    aimed = setTimeout(() => { aim = null; }, RUN_OUT);
+    aim();
+  }
+  for (const hand of ["wheel", "touchstart", "pointerdown", "keydown"])
+    log.addEventListener(hand, () => { aim = null; }, { passive: true, capture: true });
+
   async function reveal(line, scroll = true) {
     const part = parts.find((each) => each.has(line));
     const row = await part?.showLine(line);
@@ -126,8 +139,9 @@ function LogView(log) {
     row.classList.add("here");
     if (!scroll) return;
     follows = false;
-    row.scrollIntoView({ block: "center" });
-    requestAnimationFrame(() => row.scrollIntoView({ block: "center" }));  // what is above it is laid out now
+    const center = () => { if (row.isConnected) row.scrollIntoView({ block: "center" }); };
+    hold(center);
+    requestAnimationFrame(() => { if (aim === center) center(); });  // what is above it is laid out now
     tell();
   }
 
@@ -149,6 +163,7 @@ function LogView(log) {
   }
 
   log.addEventListener("scroll", () => {
+    aim?.();
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
     const before = follows;
     if (atEnd) follows = parts.at(-1)?.whole ?? true;
@@ -159,7 +174,7 @@ function LogView(log) {
   toEnd.addEventListener("click", async () => {
     const last = parts.filter((part) => part.many).at(-1);
     if (last && !(last.open && last.whole)) await last.showEnd();
-    scrollToEnd();
+    hold(scrollToEnd);
   });
   addEventListener("hashchange", visit);
   log.addEventListener("click", async (event) => {
