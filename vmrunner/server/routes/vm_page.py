@@ -56,9 +56,9 @@ def vms(
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
     listed = [vm for vm in fleet.timed(parts.providers, pairs) if gone or not _seen_before(vm, age)]
     builds = _builds(parts, listed)
-    deaths = any(_death(vm.row) for vm in listed)
-    found = [_row(vm, age, builds, deaths=deaths, may=may) for vm in listed]
-    columns = (*_COLUMNS, "Died of") if deaths else _COLUMNS
+    some_died = any(_death(vm.row) for vm in listed)
+    found = [_row(vm, age, builds, some_died=some_died, may=may) for vm in listed]
+    columns = (*_COLUMNS, "Died of") if some_died else _COLUMNS
     note = Markup(" ").join(notes)
     return table(request, "VMs", columns, found, empty="No VM is there.", note=note, links=links)
 
@@ -84,7 +84,7 @@ def _row(
     age: float | None,
     builds: Mapping[str, BuildRecord],
     *,
-    deaths: bool,
+    some_died: bool,
     may: bool,
 ) -> TableRow:
     row = vm.row
@@ -109,7 +109,7 @@ def _row(
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
             Cell(text=_age(created, row, vm.now)),
             remaining,
-            *([Cell(text=_death(row))] if deaths else []),
+            *([Cell(text=_death(row))] if some_died else []),
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
