@@ -16,7 +16,7 @@ from tests.faults.cloud_side import CloudResource
 from tests.faults.host_side import Host
 from tests.faults.node import Guest
 from tests.support.inline_pool import Inline
-from vmrunner.engine.engine import BUSY_TICK, Engine
+from vmrunner.engine.engine import BUSY_TICK, MIN_TICK, Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.model import BuildState, BuildUsage, EventKind, Process, Reason, Result
@@ -207,7 +207,7 @@ class Node:
         """Tick soon, if something woke it."""
         listener = self.engine._listener
         if not self.dead and listener._hinted and listener.wait(0):
-            when = max(self.world.clock(), self._ticked + self.engine.hint_pause)
+            when = max(self.world.clock(), self._ticked + MIN_TICK)
             if when < self._tick_at:
                 self._wakes_at(when)
 

@@ -18,13 +18,6 @@ OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/work_selection.py"
 
 BUGS: Final = (
     Bug(
-        "tick for each hint however much a tick costs",
-        "engine/engine.py",
-        "max(MIN_TICK, HINT_REST * self._tick_cpu)",
-        "max(MIN_TICK, 0.0)",
-        "tests/unit/engine/test_ticks.py::test_hints_share_a_tick_for_longer_where_ticks_cost_more",
-    ),
-    Bug(
         "miss what a failed tick read",
         "engine/snapshot.py",
         "        if not finished:",

@@ -71,12 +71,8 @@ from vmrunner.providers.retired_providers import present
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
-#: Seconds from one tick that a hint asked for to the next, at least: what came meanwhile shares it.
+#: Seconds from one tick that a hint asked for to the next: what came meanwhile is taken in at once.
 MIN_TICK: Final = 0.05
-#: The same in multiples of the CPU time of a tick, which grows with the builds: ticks that hints
-#: ask for take a thirtieth of a core. And at most, in seconds.
-HINT_REST: Final = 30
-MAX_HINT_PAUSE: Final = 0.25
 BUSY_TICK: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
 IDLE_TICK: Final = 2.0
 HEARTBEAT: Final = 5.0
@@ -202,7 +198,6 @@ class Engine:
         self.refused: ConfigError | None = None  # why it neither launches nor drives anything
         self._gone_hosts = GoneHosts(self._context, self._membership)
         self._beaten: float | None = None
-        self._tick_cpu = 0.0  # seconds, of the last tick
         self._joined = False
         self._closed = False
         self._away = RareMessage(BUSY_TICK, TROUBLE)  # that the ledger is out of reach
@@ -233,7 +228,7 @@ class Engine:
                 pause = backoff(BUSY_TICK, troubles, TROUBLE)
                 troubles += 1
             if not until() and self._listener.wait(pause):
-                time.sleep(max(0.0, hinted + self.hint_pause - self._context.monotonic()))
+                time.sleep(max(0.0, hinted + MIN_TICK - self._context.monotonic()))
                 hinted = self._context.monotonic()
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
@@ -287,11 +282,6 @@ class Engine:
         return frozenset(name for name in providers if present(providers[name]) is not None)
 
     @property
-    def hint_pause(self) -> float:
-        """Seconds from one tick that a hint asked for to the next, at least."""
-        return min(max(MIN_TICK, HINT_REST * self._tick_cpu), MAX_HINT_PAUSE)
-
-    @property
     def watching(self) -> float:
         """Seconds that this engine has watched without a break."""
         return self._reconciler.watching
@@ -307,11 +297,8 @@ class Engine:
         """One round; returns how many seconds the next one may be away. It waits for no cloud."""
         if self.refused is not None:
             return IDLE_TICK
-        began = time.thread_time()
         with self._context.ticking():
-            pause = self._tick()
-        self._tick_cpu = time.thread_time() - began
-        return pause
+            return self._tick()
 
     # --- within ---
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from vmrunner.engine import engine as engines
-from vmrunner.engine.engine import HEARTBEAT, MAX_HINT_PAUSE, MIN_TICK, Engine
+from vmrunner.engine.engine import HEARTBEAT, MIN_TICK, Engine
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.ledger import Member
 from vmrunner.model import Process
@@ -38,19 +38,6 @@ def test_a_hint_waits_for_no_tick_of_the_timer(
     monkeypatch.setattr(engines.time, "sleep", parts.clock.advance)
     engine.run(lambda: len(ticks) == 4)
     assert ticks == pytest.approx([0.0, 0.0, 0.0, MIN_TICK])
-
-
-@pytest.mark.parametrize(
-    ("cpu", "pause"), [(0.0001, MIN_TICK), (0.004, 0.12), (2.0, MAX_HINT_PAUSE)]
-)
-def test_hints_share_a_tick_for_longer_where_ticks_cost_more(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, cpu: float, pause: float
-) -> None:
-    """With ten thousand builds four engines spent most of their CPU on ticks for one hint each."""
-    spent = iter([1.0, 1.0 + cpu])
-    monkeypatch.setattr(engines.time, "thread_time", lambda: next(spent))
-    engine.tick()
-    assert engine.hint_pause == pytest.approx(pause)
 
 
 def member(parts: EngineParts, name: str) -> Member | None:
