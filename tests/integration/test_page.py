@@ -85,6 +85,38 @@ def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
     page.wait_for_url(re.compile("/login"))
 
 
+def test_vms_name_their_build_and_what_ended_them(http: Service, visitor: Visitor) -> None:
+    page, rows = visitor.page, visitor.page.locator("#rows")
+    named = submit(http.client(), "sleep 600", name="nightly")
+    nameless = submit(http.client(), "sleep 600")
+    builds = http.app.ledger.builds
+    wait_until(
+        lambda: {each.state.value for each in builds.get_all([named, nameless])} == {"running"}
+    )
+    page.goto(f"{http.url}/vms")
+    link = rows.get_by_role("link", name="build nightly")
+    expect(link).to_have_text(f"build nightly #{named[2:12]}")
+    expect(rows.get_by_role("link", name=f"build #{nameless[2:12]}")).to_be_visible()
+    expect(rows).not_to_contain_text("Died of")
+    for build in (named, nameless):
+        http.client().post(f"{API}/builds/{build}/cancel")
+        http.ended(build)
+    wait_until(lambda: not http.app.ledger.instances.list(active=True))
+    page.goto(f"{http.url}/vms?gone=true")
+    expect(rows.locator("th")).to_contain_text(["Lived for", "Died of"])
+    expect(rows.locator("td[data-label='Died of']").first).not_to_be_empty()
+    expect(link).to_have_attribute("href", f"/builds/{named}")
+
+
+def test_numbers_of_tables_stand_at_the_right(http: Service, visitor: Visitor) -> None:
+    http.ended(submit(http.client(), "say x"))
+    visitor.page.goto(f"{http.url}/costs")
+    look = "cells => cells.map(e => getComputedStyle(e).textAlign)"
+    for column in ("Cost", "Builds", "VMs", "Time"):
+        cells = visitor.page.locator(f"td[data-label='{column}'], th:text-is('{column}')")
+        assert cells.evaluate_all(look) == ["right", "right"], column
+
+
 def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
     mine = Visitor(browser, http.url, http.token(TENANT, labels={"team": "a"}))

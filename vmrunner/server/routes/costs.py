@@ -53,11 +53,14 @@ def cost_page(
         TableRow(
             cells=(
                 Cell(text=costs.name(line, wanted.by)),
-                Cell(text=costs.short(line.cost), kind="" if line.cost.usd is not None else "late"),
+                Cell(
+                    text=costs.short(line.cost),
+                    kind="number late" if line.cost.usd is None else "number",
+                ),
                 Cell(text="" if line.cost.final else "so far"),
-                Cell(text=line.builds or ""),
-                Cell(text=line.vms),
-                Cell(text=units.span(line.seconds)),
+                Cell(text=line.builds or "", kind="number"),
+                Cell(text=line.vms, kind="number"),
+                Cell(text=units.span(line.seconds), kind="number"),
                 Cell(text=costs.basis(line.cost)),
             )
         )
