@@ -85,6 +85,38 @@ def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
     page.wait_for_url(re.compile("/login"))
 
 
+def test_vms_name_their_build_and_what_ended_them(http: Service, visitor: Visitor) -> None:
+    page, rows = visitor.page, visitor.page.locator("#rows")
+    named = submit(http.client(), "sleep 600", name="nightly")
+    nameless = submit(http.client(), "sleep 600")
+    builds = http.app.ledger.builds
+    wait_until(
+        lambda: {each.state.value for each in builds.get_all([named, nameless])} == {"running"}
+    )
+    page.goto(f"{http.url}/vms")
+    link = rows.get_by_role("link", name="build nightly")
+    expect(link).to_have_text(f"build nightly #{named[2:12]}")
+    expect(rows.get_by_role("link", name=f"build #{nameless[2:12]}")).to_be_visible()
+    expect(rows).not_to_contain_text("Died of")
+    for build in (named, nameless):
+        http.client().post(f"{API}/builds/{build}/cancel")
+        http.ended(build)
+    wait_until(lambda: not http.app.ledger.instances.list(active=True))
+    page.goto(f"{http.url}/vms?gone=true")
+    expect(rows.locator("th")).to_contain_text(["Lived for", "Died of"])
+    expect(rows.locator("td[data-label='Died of']").first).not_to_be_empty()
+    expect(link).to_have_attribute("href", f"/builds/{named}")
+
+
+def test_numbers_of_tables_stand_at_the_right(http: Service, visitor: Visitor) -> None:
+    http.ended(submit(http.client(), "say x"))
+    visitor.page.goto(f"{http.url}/costs")
+    look = "cells => cells.map(e => getComputedStyle(e).textAlign)"
+    for column in ("Cost", "Builds", "VMs", "Time"):
+        cells = visitor.page.locator(f"td[data-label='{column}'], th:text-is('{column}')")
+        assert cells.evaluate_all(look) == ["right", "right"], column
+
+
 def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
     mine = Visitor(browser, http.url, http.token(TENANT, labels={"team": "a"}))
@@ -100,28 +132,6 @@ def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     for path in ("pools", "nodes", "audit", "actions", "tokens"):
         assert mine.page.request.get(f"{http.url}/{path}").status == 403
     mine.close()
-
-
-def test_a_vm_names_the_build_that_it_lives_for(http: Service, visitor: Visitor) -> None:
-    """Its death has a column only where something died; money stands in line with its heading."""
-    page = visitor.page
-    build = submit(http.client(), "sleep 600", name="nightly")
-    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
-    page.goto(f"{http.url}/vms")
-    row = page.locator("#rows tbody tr")
-    expect(row.get_by_role("link", name="build nightly")).to_have_attribute(
-        "href", f"/builds/{build}"
-    )
-    expect(row).to_contain_text("running")
-    expect(page.get_by_text("Died of")).to_have_count(0)
-    http.client().post(f"{API}/builds/{build}/cancel")
-    http.ended(build)
-    page.goto(f"{http.url}/vms?gone=true")
-    expect(page.get_by_role("columnheader", name="Died of")).to_be_visible(timeout=20_000)
-    page.goto(f"{http.url}/costs")
-    heading = page.get_by_role("columnheader", name="Cost")
-    for cell in (heading, page.locator("td[data-label=Cost]")):
-        assert cell.evaluate("e => getComputedStyle(e).textAlign") == "right"
 
 
 def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:

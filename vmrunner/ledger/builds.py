@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -125,6 +125,7 @@ _DRIVEN = Prepared(
         .order_by(_b.id)
     )
 )
+_NAME = Prepared(lambda: select(_b.name).where(_b.id == arg("id")))
 _SECRETS = Prepared(lambda: select(_b.secrets).where(_b.id == arg("id")))
 _CANCEL = Prepared(
     lambda: (
@@ -234,6 +235,13 @@ class Builds(BuildWrites):
     def get_all(self, build_ids: Iterable[str]) -> list[BuildRecord]:
         """Return several, in that order. Raises NotFound."""
         return self._database.read(lambda c: [fetch(c, name) for name in build_ids])
+
+    def names(self, build_ids: Collection[str]) -> dict[str, str]:
+        """The names of these builds, by id, as far as they are there and have one."""
+        found = self._database.read(
+            lambda c: {each: _NAME(c, id=each).scalar() for each in build_ids}
+        )
+        return {build: name for build, name in found.items() if name}
 
     def find(self, word: str, own: Mapping[str, str] | None = None) -> BuildRecord:
         """Find a build by id, by name (the newest of that name), or by the beginning of an id, with

@@ -14,7 +14,8 @@ from vmrunner.server.html import rendered
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """A cell of a table: text, or markup such as a time. `kind`: how it looks: a state, `wrap`,
-    `number`; `chips`: words that stand apart."""
+    `number` (at the right, as its column's name is then), or several such words; `chips`: words
+    that stand apart."""
 
     text: object = ""
     kind: str = ""

@@ -37,7 +37,10 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
                 Cell(
                     text="" if status.hit_rate is None else f"{status.hit_rate:.0%}", kind="number"
                 ),
-                Cell(text="" if status.p50 is None else f"{status.p50:.1f} s, {status.p95:.1f} s"),
+                Cell(
+                    text="" if status.p50 is None else f"{status.p50:.1f} s, {status.p95:.1f} s",
+                    kind="number",
+                ),
                 Cell(text=f"${status.idle_usd_today:.2f}", kind="number"),
                 Cell(text=status.empty_reason.value if status.empty_reason else ""),
             ),
@@ -83,7 +86,7 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
                 Cell(text=html_times.lasting(node.joined_at, now)),
                 Cell(text=html_times.ago(node.seen_at, now)),
                 Cell(text=", ".join(node.providers)),
-                Cell(text=node.builds),
+                Cell(text=node.builds, kind="number"),
             ),
         )
         for node in nodes.status(parts.ledger, parts.ledger.engines.now())
@@ -118,7 +121,7 @@ def audit_page(request: Request, parts: Parts, principal: WholeReader) -> Respon
                 Cell(text=finding.fault.value, kind="error"),
                 Cell(text=finding.instance or ""),
                 Cell(text=finding.ref.id if finding.ref else ""),
-                Cell(text="" if finding.late is None else units.span(finding.late)),
+                Cell(text="" if finding.late is None else units.span(finding.late), kind="number"),
                 Cell(text=finding.message, kind="wrap"),
             )
         )

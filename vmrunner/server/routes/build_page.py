@@ -22,7 +22,7 @@ from vmrunner.services.build_filter import FilterWords
 router = APIRouter(include_in_schema=False)
 _PAGE: Final = 100
 _COMMAND: Final = 160  # characters of a command
-_SHORT: Final = 12  # characters of an id that tell a build, as the command line takes them too
+SHORT: Final = 12  # characters of an id that tell a build, as the command line takes them too
 _MANY: Final = ("state", "result", "actor", "label")  # words of which there may be several
 _ONE: Final = ("name", "provider", "since", "until")
 _PLACE: Final = ("after", "newer")  # of a page in the list
@@ -162,7 +162,7 @@ def _row(row: BuildRecord, waiting: str) -> dict[str, Any]:
     command = " ".join(row.spec.title.split())
     return {
         "id": row.id,
-        "short": row.id[2:_SHORT],
+        "short": row.id[2:SHORT],
         "name": row.spec.name,
         "word": row.result.value if row.result else row.state.value,
         "code": row.exit_code,

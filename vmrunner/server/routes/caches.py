@@ -56,7 +56,7 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
                 Cell(text=cache.path, kind="wrap"),
                 Cell(text=cache.scope),
                 *([Cell(text=cache.tenant)] if whole else []),
-                Cell(text=units.amount(cache.size)),
+                Cell(text=units.amount(cache.size), kind="number"),
                 Cell(text=html_times.ago(cache.used_at, now)),
                 Cell(text=cache.build, link=f"/builds/{cache.build}"),
             ),

@@ -55,7 +55,7 @@ def cost_page(
                 Cell(text=costs.name(line, wanted.by)),
                 Cell(
                     text=costs.short(line.cost),
-                    kind="number" if line.cost.usd is not None else "number late",
+                    kind="number late" if line.cost.usd is None else "number",
                 ),
                 Cell(text="" if line.cost.final else "so far"),
                 Cell(text=line.builds or "", kind="number"),

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 
-from vmrunner.errors import NotFound
 from vmrunner.lib import units
-from vmrunner.model import BuildRecord, Instance, Kind, TokenScope
+from vmrunner.model import Instance, Kind, TokenScope
 from vmrunner.server import html_times
-from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html_tables import Cell, RowAction, TableLink, TableRow, table
+from vmrunner.server.routes.build_page import SHORT
 from vmrunner.server.routes.common import IN_TURN, Parts, Reader
 from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
 
 router = APIRouter(include_in_schema=False)
-_COLUMNS = ("VM", "State", "In the cloud", "Why it lives", "Machine", "Age", "Deadline")
 
 
 @router.get("/vms", dependencies=[IN_TURN])
@@ -55,22 +52,15 @@ def vms(
     )
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
     listed = [vm for vm in fleet.timed(parts.providers, pairs) if gone or not _seen_before(vm, age)]
-    builds = _builds(parts, listed)
-    some_died = any(_death(vm.row) for vm in listed)
-    found = [_row(vm, age, builds, some_died=some_died, may=may) for vm in listed]
-    columns = (*_COLUMNS, "Died of") if some_died else _COLUMNS
+    names = parts.ledger.builds.names({vm.row.build for vm in listed if vm.row and vm.row.build})
+    dying = any(_death(vm.row) for vm in listed)
+    found = [_row(vm, age, names, may=may, dying=dying) for vm in listed]
+    columns = (
+        "VM", "State", "In the cloud", "Lived for" if gone else "Why it lives", "Machine",
+        "Lived" if gone else "Age", "Ends", *(["Died of"] if dying else []),
+    )  # fmt: skip
     note = Markup(" ").join(notes)
     return table(request, "VMs", columns, found, empty="No VM is there.", note=note, links=links)
-
-
-def _builds(parts: ServerParts, vms: Iterable[FleetVm]) -> dict[str, BuildRecord]:
-    """The builds of VMs that live, by id."""
-    builds = {}
-    for vm in vms:
-        if vm.row is not None and vm.row.build and vm.row.gone_at is None:
-            with suppress(NotFound):  # retention took it meanwhile
-                builds[vm.row.build] = parts.ledger.builds.get(vm.row.build)
-    return builds
 
 
 def _seen_before(vm: FleetVm, age: float | None) -> bool:
@@ -80,12 +70,7 @@ def _seen_before(vm: FleetVm, age: float | None) -> bool:
 
 
 def _row(
-    vm: FleetVm,
-    age: float | None,
-    builds: Mapping[str, BuildRecord],
-    *,
-    some_died: bool,
-    may: bool,
+    vm: FleetVm, age: float | None, names: Mapping[str, str], *, may: bool, dying: bool
 ) -> TableRow:
     row = vm.row
     dead = row is not None and row.gone_at is not None
@@ -105,11 +90,11 @@ def _row(
             if row
             else Cell(text="no row", kind="late"),
             Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
-            _why(row, builds),
+            _why(row, names),
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
-            Cell(text=_age(created, row, vm.now)),
+            Cell(text=_age(created, row, vm.now), kind="number"),
             remaining,
-            *([Cell(text=_death(row))] if some_died else []),
+            *([Cell(text=_death(row), kind="wrap")] if dying else []),
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
@@ -126,10 +111,10 @@ def _remaining(vm: FleetVm) -> Cell:
     """The time until it must end."""
     end = vm.row.end if vm.row else vm.cloud.expires_at if vm.cloud else None
     if end is None or (vm.row is not None and vm.row.gone_at is not None):
-        return Cell()
+        return Cell(kind="number")
     if end > vm.now:
-        return Cell(text=html_times.until(end, vm.now))
-    return Cell(text=f"{units.span(vm.now - end)} late", kind="late")
+        return Cell(text=html_times.until(end, vm.now), kind="number")
+    return Cell(text=f"{units.span(vm.now - end)} late", kind="number late")
 
 
 def _cloud(vm: FleetVm, age: float) -> str:
@@ -140,16 +125,13 @@ def _cloud(vm: FleetVm, age: float) -> str:
     return vm.cloud.power.value if kind is Kind.INSTANCE else f"{kind.value} {vm.cloud.ref.id}"
 
 
-def _why(row: Instance | None, builds: Mapping[str, BuildRecord]) -> Cell:
+def _why(row: Instance | None, names: Mapping[str, str]) -> Cell:
     if row is None:
         return Cell(text="the reaper will decide: nothing in the ledger names it")
     if row.build:
-        build = builds.get(row.build)
-        return Cell(
-            text=f"build {build.spec.name if build and build.spec.name else row.build}",
-            link=f"/builds/{row.build}",
-            chips=[build.state.value] if build else [],
-        )
+        name, short = names.get(row.build, ""), f"#{row.build[2:SHORT]}"
+        shown = f"build {name} {short}" if name else f"build {short}"
+        return Cell(text=shown, link=f"/builds/{row.build}")
     return Cell(text=f"pool {row.pool}, waits for a build")
 
 

@@ -99,6 +99,7 @@ export class LogPart {
       const part = document.createElement("span");
       part.className = name;
       part.textContent = text;
+      if (name === "name") part.title = text;  // it is cut where there is no room
       return part;
     }));
     this.note();
