@@ -98,6 +98,8 @@ def test_vms_name_their_build_and_what_ended_them(http: Service, visitor: Visito
     expect(link).to_have_text(f"build nightly #{named[2:12]}")
     expect(rows.get_by_role("link", name=f"build #{nameless[2:12]}")).to_be_visible()
     expect(rows).not_to_contain_text("Died of")
+    page.set_viewport_size({"width": 620, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") == 620, "the table scrolls alone"
     for build in (named, nameless):
         http.client().post(f"{API}/builds/{build}/cancel")
         http.ended(build)

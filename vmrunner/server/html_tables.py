@@ -14,8 +14,8 @@ from vmrunner.server.html import rendered
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """A cell of a table: text, or markup such as a time. `kind`: how it looks: a state, `wrap`,
-    `number` (at the right, as its column's name is then), or several such words; `chips`: words
-    that stand apart."""
+    `named` (wraps too; a phone shows its column's name), `number` (at the right, as is its column's
+    name), or several such words; `chips`: words that stand apart."""
 
     text: object = ""
     kind: str = ""

@@ -61,7 +61,14 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
         "Pool", "Kind", "Provider", "Wants", "Has", "Making", "With a build", "Hit rate",
         "Start p50, p95", "Idle today", "Empty because",
     )  # fmt: skip
-    return table(request, "Pools", columns, rows, empty="No pool is configured.")
+    return table(
+        request,
+        "Pools",
+        columns,
+        rows,
+        empty="No pool is configured: each build waits until its VM has booted. [pools.NAME] in the"
+        " configuration keeps some ready.",
+    )
 
 
 def _liveness(node: nodes.Node) -> Cell:

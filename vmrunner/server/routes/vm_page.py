@@ -60,7 +60,15 @@ def vms(
         "Lived" if gone else "Age", "Ends", *(["Died of"] if dying else []),
     )  # fmt: skip
     note = Markup(" ").join(notes)
-    return table(request, "VMs", columns, found, empty="No VM is there.", note=note, links=links)
+    return table(
+        request,
+        "VMs",
+        columns,
+        found,
+        empty="No VM is there. Each build gets one, and it is destroyed after it.",
+        note=note,
+        links=links,
+    )
 
 
 def _seen_before(vm: FleetVm, age: float | None) -> bool:
@@ -94,7 +102,7 @@ def _row(
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
             Cell(text=_age(created, row, vm.now), kind="number"),
             remaining,
-            *([Cell(text=_death(row), kind="wrap")] if dying else []),
+            *([Cell(text=_death(row), kind="named")] if dying else []),
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
@@ -131,7 +139,7 @@ def _why(row: Instance | None, names: Mapping[str, str]) -> Cell:
     if row.build:
         name, short = names.get(row.build, ""), f"#{row.build[2:SHORT]}"
         shown = f"build {name} {short}" if name else f"build {short}"
-        return Cell(text=shown, link=f"/builds/{row.build}")
+        return Cell(text=shown, kind="named", link=f"/builds/{row.build}")
     return Cell(text=f"pool {row.pool}, waits for a build")
 
 
