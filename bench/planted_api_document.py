@@ -25,6 +25,13 @@ BUGS: Final = (
         f"{DOCUMENT}::test_a_body_that_the_document_forbids_is_refused",
     ),
     Bug(
+        "forbid hosts that are taken",
+        "config/policy_field.py",
+        "[^\\\\u0000-\\\\u007f]",
+        "[\\\\u0080-\\\\uffff]",
+        "tests/unit/config/test_network_policy.py::test_no_schema_forbids_what_is_taken",
+    ),
+    Bug(
         "take a cursor of another list",
         "server/routes/builds.py",
         'pattern="^b-"',

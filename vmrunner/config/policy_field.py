@@ -16,10 +16,10 @@ from vmrunner.model import NetworkPolicy
 # reads: names with a dot, whose last part is no number, and no port of those that tell no name; of
 # international names nothing but that they are such.
 _INNER: Final = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-_LAST: Final = "([0-9][0-9-]*)?[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_LAST: Final = f"(?![0-9]+([:,]|$)){_INNER}"
 _PORT: Final = "(?!0*(0|22|53)($|,))[0-9]{1,5}"
 _ENTRY: Final = f"([*]\\.)?({_INNER}\\.)+{_LAST}(:{_PORT})?"
-_BEYOND_ASCII: Final = ".*[\\u0080-\\uffff]"
+_BEYOND_ASCII: Final = ".*[^\\u0000-\\u007f]"
 _ENTRIES: Final = f"^({_ENTRY}$|{_BEYOND_ASCII})"
 _IN_ONE_WORD: Final = f"^{network_policy.IN_ONE_WORD}({_ENTRY}(,{_ENTRY})*$|{_BEYOND_ASCII})"
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from tests.support.ledger_builds import spec
 from vmrunner.config.build_request import BuildRequest
 from vmrunner.config.network_policy import MOST_HOSTS, policy
+from vmrunner.config.policy_field import Policy
 from vmrunner.core.pools import serves, shape_of
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import row_codec as codec
 from vmrunner.model import AllowList, Network, PoolSpec, network_of
 
+SCHEMA = TypeAdapter(Policy).json_schema()
 LONG = ".".join(["a" * 60] * 5)
 
 
@@ -92,6 +98,26 @@ def test_a_refusal_has_field_value_and_fix(value: Any, message: str) -> None:
         BuildRequest(network=value)
     assert str(refused.value).startswith(message)
     assert refused.value.hint
+
+
+LABELS = st.text(alphabet="aZ09-éß𝐚中", min_size=1, max_size=5)
+ENTRIES = st.builds(
+    lambda wildcard, labels, port: f"{wildcard}{'.'.join(labels)}{port}",
+    st.sampled_from(["", "*."]),
+    st.lists(LABELS, min_size=1, max_size=3),
+    st.one_of(st.just(""), st.integers(0, 99_999).map(lambda port: f":{port}")),
+)
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=3))
+def test_no_schema_forbids_what_is_taken(entries: list[str]) -> None:
+    """A client that checks what it sends refuses nothing that a server takes."""
+    for value in ({"allow": entries}, f"allow={','.join(entries)}"):
+        try:
+            policy(value, "network")
+        except ConfigError:
+            continue
+        jsonschema.validate(value, SCHEMA)
 
 
 def test_one_word_and_a_table_say_the_same() -> None:
