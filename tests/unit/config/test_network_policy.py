@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -109,6 +109,8 @@ ENTRIES = st.builds(
 )
 
 
+@example(["a.𝐚"])
+@example(["a.1-2"])
 @given(st.lists(ENTRIES, min_size=1, max_size=3))
 def test_no_schema_forbids_what_is_taken(entries: list[str]) -> None:
     """A client that checks what it sends refuses nothing that a server takes."""
