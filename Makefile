@@ -14,7 +14,7 @@ help:
 	@echo 'make test-all  all that a pull request must pass: make test, then the same more widely'
 	@echo 'make test-changed  tests near to what changed since main'
 	@echo 'make check  lint, types, import rules and unit tests: the fast part'
-	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random, an image killed half way,'
+	@echo 'make soak   20 builds in a row, 3 at once, 50 killed at random, an image killed half way,'
 	@echo '            all that takes minutes to prove little per change, and every planted bug'
 	@echo 'make faults  20,000 fault-injected builds in worlds drawn by a seed (FAULTS=all: 100,000,'
 	@echo '            and every pair of faults at every crash point, over HTTP too)'

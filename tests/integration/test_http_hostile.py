@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -328,6 +329,26 @@ def test_answers_are_as_the_document_tells(http: Service) -> None:
     """By status, headers, media type and schema; what it forbids is refused, and so are methods
     that it does not have."""
     assert fuzzed(http, "--phases", "examples,coverage") == ""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_reads_why(http: Service, chunked: bool) -> None:
+    """By a client that reads no answer before all is sent, as urllib and http.client do."""
+    rest = [b"x" * (1 << 20)] * 16
+    connection = HTTPConnection(http.url.removeprefix("http://"), timeout=30)
+    try:
+        connection.request(
+            "POST",
+            f"{API}/builds",
+            body=iter(rest) if chunked else b"".join(rest),
+            headers={"Authorization": f"Bearer {http.token()}"},
+            encode_chunked=chunked,
+        )
+        answer = connection.getresponse()
+        problem = json.load(answer)
+    finally:
+        connection.close()
+    assert (answer.status, problem["fix"]) == (413, "send less")
 
 
 @pytest.mark.parametrize("path", ["builds/%00", "builds?after=b-%00", "instances/a%00b"])

@@ -3,8 +3,10 @@ exceptions of them again."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -48,6 +50,8 @@ _SECRET: Final = ("env", "secrets", "password", "token")
 _LONGEST: Final = 200  # characters of a value
 _READ: Final = 1000  # … of a detail
 _HIGHEST: Final = 2.0**53  # a number beyond is another one to many readers
+REST_BYTES: Final = 32 << 20  # of a refused body that are read
+REST_SECONDS: Final = 10.0  # … and for how long
 _LATER: Final = {"Retry-After": "10"}  # seconds
 #: Headers of problems that do not bring them.
 _HEADERS: Final[Mapping[int, dict[str, str]]] = {
@@ -135,6 +139,8 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(HttpProblem)
     async def _http(request: Request, error: HttpProblem) -> Response:
+        if error.status == 413:
+            await _discard_rest(request)
         return show(request, error.response(_sent(request, error.detail)))
 
     @app.exception_handler(errors.VmrunnerError)
@@ -163,6 +169,21 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
     async def _unforeseen(request: Request, error: Exception) -> Response:
         log.error("%s", error, exc_info=error)
         return show(request, problem(500, "it is in the log of the server", error="InternalError"))
+
+
+async def _discard_rest(request: Request) -> None:
+    """Read what a caller still sends of a body that is refused, up to so many bytes and seconds.
+    Most clients read no answer before they have sent all, and a connection that is closed with
+    unread bytes is reset: they would never see the problem."""
+    if "expect" in request.headers:
+        return  # it sends nothing before it is told to
+    size, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_SECONDS):
+            while more and size < REST_BYTES:
+                message = await request.receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 def _sent(request: Request, detail: str) -> Mapping[str, Any]:

@@ -230,7 +230,7 @@ async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
 
 
 def _too_large(most: int) -> HttpProblem:
-    # The rest is not read: the connection cannot be used again.
+    # What is more than `problems` discards is never read: the connection cannot be used again.
     shut = {"Connection": "close"}
     text = f"the body is larger than {units.amount(most)}"
     return HttpProblem(413, text, fix="send less", headers=shut)
