@@ -12,7 +12,37 @@ WALL, DNS = "tests/integration/test_local_wall.py", "tests/unit/providers/qemu/t
 
 PARKING = "tests/integration/test_gce_parking.py"
 
+COALESCED = "tests/unit/providers/common/test_coalesced_read.py"
+
 BUGS: Final = (
+    Bug(
+        "answer who asked amid a call with what was read before",
+        "providers/common/coalesced_read.py",
+        """        questions = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        values: Mapping[K, V] = {}
+        failed: Exception | None = None
+        try:
+            values = self._read([question.key for question in questions])
+        except Exception as error:  # noqa: BLE001 - each of them raises it
+            failed = error
+""",
+        """        values: Mapping[K, V] = {}
+        failed: Exception | None = None
+        try:
+            values = self._read([question.key for question in self._waiting])
+        except Exception as error:  # noqa: BLE001 - each of them raises it
+            failed = error
+        questions = [self._waiting.popleft() for _ in range(len(self._waiting))]
+""",
+        f"{COALESCED}::test_an_answer_is_read_after_its_question",
+    ),
+    Bug(
+        "EC2: each build looks for itself at its metadata service",
+        "providers/ec2/metadata_service.py",
+        "options = read(ref.id) or {}",
+        "options = self._options(region, [ref.id]).get(ref.id) or {}",
+        "tests/integration/test_ec2_first_contact.py::test_builds_that_start_at_once_share_looks",
+    ),
     Bug(
         "network none: nobody asks for a wall",
         "providers/capabilities.py",

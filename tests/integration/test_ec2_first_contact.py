@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import pytest
 from vmrunner_localclouds.ec2 import RequestFate
@@ -12,6 +14,7 @@ from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_or
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Fate, Kind, Level, Market, Power, Reason, Spec
+from vmrunner.providers.ec2.client import SEAL
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.port_images import FINISH_BY, OWNER
 
@@ -195,6 +198,28 @@ def test_no_step_runs_before_the_metadata_service_is_off(aws: Amazon) -> None:
     provider.seal(ref)
     assert not machine.metadata
     assert aws.cloud.count("ModifyInstanceMetadataOptions") == 1
+
+
+def test_builds_that_start_at_once_share_looks(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DescribeInstances has few tokens: twenty builds do not take one each."""
+    provider, refs = fleet(aws, 20)
+    service = provider._metadata_service
+    client, ordered = service._client, threading.Barrier(len(refs))
+
+    def together(region: str, api: Any, **params: Any) -> Any:
+        answer: Any = client(region, api, **params)
+        if api is SEAL:
+            ordered.wait(20)
+        return answer
+
+    monkeypatch.setattr(service, "_client", together)
+    before = aws.cloud.count("DescribeInstances")
+    with ThreadPoolExecutor(len(refs)) as builds:
+        list(builds.map(provider.seal, refs))
+    assert not any(aws.cloud.by_id[ref.id].metadata for ref in refs)
+    assert aws.cloud.count("DescribeInstances") - before <= len(refs) // 2
 
 
 def test_a_guest_is_not_asked_to_shut_down(aws: Amazon) -> None:

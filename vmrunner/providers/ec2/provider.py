@@ -38,7 +38,7 @@ from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.images import Ec2Images
 from vmrunner.providers.ec2.isolation import ways_out
-from vmrunner.providers.ec2.metadata_service import seal
+from vmrunner.providers.ec2.metadata_service import MetadataService
 from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.permissions import Ec2Permissions
 from vmrunner.providers.ec2.resources import READERS, Ec2Nearness
@@ -72,7 +72,7 @@ class Ec2Provider:
         self.permissions = Ec2Permissions(options, self.client, self.identity, elapsed)
         self._elapsed = elapsed
         self._dry = DryPools(elapsed)
-        self._sealing: set[str] = set()
+        self._metadata_service = MetadataService(self.client)
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._creator = Ec2Creator(options, self.client, self.catalog, self._dry)
@@ -150,7 +150,7 @@ class Ec2Provider:
     def seal(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            seal(self.client, ref, self._sealing)
+            self._metadata_service.switch_off(ref)
 
     def park(self, ref: Ref) -> None:
         with edge():
