@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class MetadataService:
-    """Of all VMs of one account. Their states are read together, as many builds start at once."""
+    """Metadata services of all VMs of one account. Their states are read together, since many
+    builds may start at once."""
 
     def __init__(self, client: Ec2Client) -> None:
         self._client = client
