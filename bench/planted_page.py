@@ -10,6 +10,7 @@ from bench.planted import Bug
 WINDOWS = "tests/unit/services/test_log_windows.py"
 REPORTS = "tests/unit/services/test_junit_reports.py"
 LOG = "tests/integration/test_page_log.py"
+ACTIONS = "tests/integration/test_page_actions.py"
 OVERVIEW = "tests/integration/test_page_overview.py"
 
 BUGS: Final = (
@@ -61,6 +62,20 @@ BUGS: Final = (
         "    aim?.();\n",
         "",
         f"{LOG}::test_to_the_end_wins_over_a_running_scroll",
+    ),
+    Bug(
+        "do what a button became while its question was asked",
+        "server/static/page.js",
+        "body: wish.body ?? ",
+        "body: button.dataset.body ?? ",
+        f"{ACTIONS}::test_a_poll_changes_no_question",
+    ),
+    Bug(
+        "keep the secret against forged requests of a former login",
+        "server/templates/build.html",
+        'hx-select-oob="#paused:outerMorph"',
+        'hx-select-oob="#nowhere"',
+        f"{ACTIONS}::test_buttons_work_after_a_login_in_another_tab",
     ),
     Bug(
         "read the DTD of a report of tests",

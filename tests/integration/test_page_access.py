@@ -97,6 +97,23 @@ def test_what_ends_something_can_be_left_by_key(http: Service, browser: Browser)
     visitor.close()
 
 
+def test_a_wrong_token_can_be_typed_anew(http: Service, browser: Browser) -> None:
+    """The field has the focus and says what was wrong, beside issuers too."""
+    page = browser.new_context().new_page()
+    page.goto(f"{http.url}/login")
+    field = page.get_by_label("Token")
+    field.fill("vmr_wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("That is no valid token.")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description("That is no valid token.")
+    assert faults(page) == []
+    page.keyboard.type(http.token())
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{http.url}/")
+    page.context.close()
+
+
 def test_the_first_key_leads_past_the_links(http: Service, browser: Browser) -> None:
     visitor = Visitor(browser, http.url, http.token())
     page = visitor.page

@@ -138,7 +138,7 @@ def test_who_logs_in_is_a_name_everywhere(http: Service, provider: OidcProvider)
     person = Person(http)
     assert person.logs_in("/vms").status_code == 200
     page = person.client.get("/").text
-    csrf = page.partition('name="csrf" content="')[2].partition('"')[0]
+    csrf = page.partition('data-csrf="')[2].partition('"')[0]
     headers = {"X-CSRF-Token": csrf}
     answer = person.client.post(f"{API}/builds", json={"steps": ["say x"]}, headers=headers)
     build = only(answer)

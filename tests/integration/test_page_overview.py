@@ -114,8 +114,9 @@ def test_a_reaper_that_never_passed_gets_no_tick(http: Service) -> None:
 def test_what_has_no_price_hides_no_price() -> None:
     assert overview_page._today(Cost()) == ("$0", "today")
     words = "today, and what has no known price"
-    assert overview_page._today(Cost(known=1.5, unpriced=1)) == ("$1.5000", words)
+    assert overview_page._today(Cost(known=1.5, unpriced=1)) == ("$1.50", words)
     assert overview_page._today(Cost(unpriced=1))[0] == "unknown"
+    assert overview_page._today(Cost(known=0.0123, unpriced=1))[0] == "$0.0123"
 
 
 def test_a_mark_stands_beside_its_long_name_on_phones(

@@ -142,7 +142,11 @@ def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:
     """A browser's request that changes something must carry what only our pages have."""
     shown = headers.get(CSRF, "")
     if not hmac.compare_digest(shown.encode(), caller.csrf.encode()):
-        raise HttpProblem(403, "the request did not come from a page of this server")
+        raise HttpProblem(
+            403,
+            "the request did not come from a page of this server, or from one of a former login",
+            fix="reload the page",
+        )
 
 
 def _refuse_other_origin(headers: Headers, parts: ServerParts) -> None:

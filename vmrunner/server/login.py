@@ -40,7 +40,10 @@ def _ask(
     request: Request, parts: ServerParts, target: str, wrong: str = "", status: int = 200
 ) -> Response:
     names = [issuer.name for issuer in parts.settings().server.login]
-    return rendered(request, "login.html", status, next=target, wrong=wrong, issuers=names)
+    typed = request.method == "POST"  # a token, and it was wrong
+    return rendered(
+        request, "login.html", status, next=target, wrong=wrong, issuers=names, typed=typed
+    )
 
 
 @router.post("/login")

@@ -27,7 +27,7 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
         TableRow(
             key=status.pool.name,
             cells=(
-                Cell(text=status.pool.name),
+                Cell(text=status.pool.name, kind="named"),
                 Cell(text=status.pool.spec.kind.value),
                 Cell(text=status.pool.spec.provider),
                 Cell(text="?" if status.want is None else status.want, kind="number"),
@@ -42,7 +42,9 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
                     kind="number",
                 ),
                 Cell(text=f"${status.idle_usd_today:.2f}", kind="number"),
-                Cell(text=status.empty_reason.value if status.empty_reason else ""),
+                Cell(
+                    text=status.empty_reason.value.replace("_", " ") if status.empty_reason else ""
+                ),
             ),
             actions=(
                 RowAction(
@@ -66,8 +68,10 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
         "Pools",
         columns,
         rows,
-        empty="No pool is configured: each build waits until its VM has booted. [pools.NAME] in the"
-        " configuration keeps some ready.",
+        empty=Markup(
+            "No pool is configured: each build waits until its VM has booted."
+            " <code>[pools.NAME]</code> in the configuration keeps some ready."
+        ),
     )
 
 
@@ -108,7 +112,8 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
         "Engine", "State", "Reaper", "Kind", "Where", "Up", "Heartbeat", "Providers", "Builds",
     )  # fmt: skip
     return table(
-        request, "Nodes", columns, rows, empty="No engine serves.", note=note,
+        request, "Nodes", columns, rows, note=note,
+        empty=Markup("No engine serves: builds wait. <code>vmrunner serve</code> starts one."),
         template="nodes.html",
     )  # fmt: skip
 
@@ -152,14 +157,25 @@ def action_page(request: Request, parts: Parts, _: WholeReader) -> Response:
                 Cell(text=html_times.ago(action.at, now)),
                 Cell(text=names[action.actor]),
                 Cell(text=action.verb),
-                Cell(text=action.subject),
+                Cell(
+                    text=action.subject,
+                    link=f"/builds/{action.subject}" if action.subject.startswith("b-") else "",
+                ),
                 Cell(text=action.detail, kind="wrap"),
             ),
         )
         for action in actions
     ]
     columns = ("Time", "Who", "Did", "To", "With")
-    return table(request, "Actions", columns, rows, empty="No action is noted yet.")
+    return table(
+        request,
+        "Actions",
+        columns,
+        rows,
+        empty="Nobody has done anything here but submit builds. Who drains launching or a pool,"
+        " destroys a VM, makes or revokes a token, logs in at an issuer, or enters a VM, stands"
+        " here with when and to what.",
+    )
 
 
 @router.get("/tokens")
@@ -174,10 +190,10 @@ def token_page(request: Request, parts: Parts, _: Admin) -> Response:
             TableRow(
                 key=token.id,
                 cells=(
-                    Cell(text=token.name or names.get(token.actor, token.actor)),
+                    Cell(text=token.name or names.get(token.actor, token.actor), kind="named"),
                     Cell(text=state, kind=state),
-                    Cell(text=", ".join(sorted(token.scopes))),
-                    Cell(chips=[f"{k}={v}" for k, v in sorted(token.labels.items())]),
+                    Cell(text=", ".join(sorted(token.scopes)), kind="named"),
+                    Cell(chips=[f"{k}={v}" for k, v in sorted(token.labels.items())], kind="named"),
                     Cell(text=html_times.ago(token.created_at, now)),
                     Cell(text=names[token.created_by]),
                     Cell(text=_expiry(token, now)),

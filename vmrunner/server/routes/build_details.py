@@ -92,6 +92,7 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
         waiting=waiting_reasons(parts, principal, [row]).get(row.id),
         changes=not row.finished or coming or any(vm.gone_at is None for vm in instances),
         open=not ended(row),
+        longest=_kept_longest(row, instances),
         may_enter=TokenScope.ENTER in principal.scopes,
         failure=_failure(parts, row, events),
         steps=_steps(row, runs),
@@ -207,6 +208,12 @@ def _facts(row: BuildRecord, instances: Sequence[Instance]) -> list[tuple[str, o
         "used": usage_text.text(row.usage),
     }
     return [(name, value) for name, value in facts.items() if value]
+
+
+def _kept_longest(row: BuildRecord, instances: Sequence[Instance]) -> bool:
+    """True if its VM is kept until it ends, which nothing moves."""
+    last = next((vm for vm in instances if vm.id == row.instance), None)
+    return last is not None and row.hold_until is not None and row.hold_until >= last.end
 
 
 def _times(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from markupsafe import Markup
 from pydantic import Field
 
 from vmrunner.lib import units
@@ -64,7 +65,8 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
                 RowAction(
                     name="Remove",
                     post=f"/api/v1/caches/{cache.id}/remove",
-                    ask="Remove this cache? No build gets it any more; the next one makes its own.",
+                    ask=f"Remove the cache {cache.key[:80]}? No build gets it any more; the next"
+                    " one makes its own.",
                 ),
             )
             if may
@@ -74,4 +76,14 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
     ]
     columns = ("Key", "Path", "Scope", *(["Tenant"] if whole else []), "Size", "Used", "Build")
     note = f"Those used last, {_SHOWN} at most." if len(rows) == _SHOWN else ""
-    return table(request, "Caches", columns, rows, note=note, empty="No build left a cache.")
+    return table(
+        request,
+        "Caches",
+        columns,
+        rows,
+        note=note,
+        empty=Markup(
+            "No build has left a cache. One with <code>--cache KEY=PATH</code>, or"
+            " <code>caches</code> in its job file, leaves that directory for the builds after it."
+        ),
+    )

@@ -59,10 +59,15 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
 def _today(cost: Cost) -> tuple[str, str]:
     """A figure, and the words behind it."""
     if not cost.unpriced:
-        return costs.short(cost) or "$0", "today"
+        return _figure(cost.known) if costs.short(cost) else "$0", "today"
     if not cost.known:
         return "unknown", "is what today cost: no price is known"
-    return f"${cost.known:.4f}", "today, and what has no known price"
+    return _figure(cost.known), "today, and what has no known price"
+
+
+def _figure(usd: float) -> str:
+    """A sum as one reads it at a glance."""
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
 def _hour(start: float) -> str:

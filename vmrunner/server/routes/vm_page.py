@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 
 from vmrunner.lib import units
-from vmrunner.model import Instance, Kind, TokenScope
+from vmrunner.model import Instance, InstanceState, Kind, TokenScope
 from vmrunner.server import html_times
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html_tables import Cell, RowAction, TableLink, TableRow, table
@@ -84,11 +84,11 @@ def _row(
     dead = row is not None and row.gone_at is not None
     created = row.created_at if row else vm.cloud.created_at if vm.cloud else None
     remaining = _remaining(vm)
+    why = _why(row, names)
     action = RowAction(
         name="Destroy",
         post=f"/api/v1/instances/{vm.id}/destroy",
-        ask=f"Destroy {vm.id} now? "
-        + ("Its build ends with it, as cancelled." if row and row.build else "No build is on it."),
+        ask=f"Destroy {vm.id} now? {_ending(row, why)}",
     )
     return TableRow(
         key=vm.id,
@@ -98,7 +98,7 @@ def _row(
             if row
             else Cell(text="no row", kind="late"),
             Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
-            _why(row, names),
+            why,
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
             Cell(text=_age(created, row, vm.now), kind="number"),
             remaining,
@@ -106,6 +106,15 @@ def _row(
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
+
+
+def _ending(row: Instance | None, why: Cell) -> str:
+    """What the end of a VM means for its build."""
+    if row is None or not row.build:
+        return "No build is on it."
+    if row.state is InstanceState.HELD:
+        return f"It is held for a build that has ended, which stays as it ended: {why.text}."
+    return f"Its build ends with it, as cancelled: {why.text}."
 
 
 def _age(created: float | None, row: Instance | None, now: float) -> object:
