@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vmrunner.errors import BadOrder, Uncertain
+from vmrunner.errors import BadOrder, Throttled, Uncertain
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import DryPools, pool_of
@@ -87,6 +87,10 @@ class KubeCreator:
         try:
             self._client.create(kind, body())
         except CallFailed as failed:
+            if isinstance(failed.error, Throttled):
+                # The same order comes again, for which the Job stays: one that was told to go keeps
+                # its name until a collector comes by.
+                raise Uncertain(f"{failed}; its Job is there") from failed
             if failed.code == "AlreadyExists" or self._is_born(kind, order, failed):
                 self._adopt(kind, order, uid)
                 return
