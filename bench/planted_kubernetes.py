@@ -130,6 +130,16 @@ BUGS: Final = (
         f"{BODIES}::test_a_log_in_memory_has_its_room",
     ),
     Bug(
+        "show a cluster's admission half a unit",
+        "providers/kubernetes/doctor.py",
+        "    spec = bodies.unit(name, image, shape, size, options)\n",
+        "    spec = bodies.unit(name, image, shape, size, options)\n"
+        '    spec["containers"] = [\n'
+        '        {**each, "securityContext": bodies.confined()} for each in spec["containers"]\n'
+        "    ]\n",
+        f"{DOCTOR}::test_the_whole_unit_is_shown_to_admission",
+    ),
+    Bug(
         "believe a gateway that says 404 of a cluster",
         "providers/kubernetes/error_codes.py",
         '    return failed.code == "NotFound"\n',

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from vmrunner_localclouds.common.faults import RequestFate
+from vmrunner_localclouds.kube import FORBIDDEN
 from vmrunner_localclouds.kube.access import User
 from vmrunner_localclouds.kube.kinds import (
     JOBS,
@@ -256,6 +258,22 @@ def test_a_missing_right_is_named(kube: Cluster, right: str) -> None:
     assert found["rights"].message.startswith(f"denied: {right}")
     assert ("1.35" in found["rights"].message) is (right == "create pods/exec")
     assert "role.yaml" in found["rights"].fix
+
+
+def test_the_whole_unit_is_shown_to_admission(kube: Cluster) -> None:
+    """Not a pod that asks for less: a policy against one of its capabilities refuses each build."""
+
+    def policy(request: Any) -> RequestFate | None:
+        if request.action != "pods.create" or b"DAC_OVERRIDE" not in request.body:
+            return None
+        return FORBIDDEN._replace(message='admission webhook "p" denied the request: DAC_OVERRIDE')
+
+    inside(kube, Containers())
+    kube.cloud.faults.on_request = policy
+    found = findings(kube.provider("pod", unit_image=_IMAGE))["cluster"]
+    assert found.level is Level.ERROR
+    assert "DAC_OVERRIDE" in found.message
+    assert "admission policy" in found.fix
 
 
 def test_who_may_not_delete_launches_nothing(kube: Cluster) -> None:
