@@ -130,6 +130,13 @@ BUGS: Final = (
         f"{BODIES}::test_a_log_in_memory_has_its_room",
     ),
     Bug(
+        "take a full quota of Jobs for one that was not born",
+        "providers/kubernetes/create.py",
+        'if failed.code != "AlreadyExists" and not (full and self._is_born(JOBS, order, failed)):',
+        'if failed.code != "AlreadyExists":',
+        f"{DRIVER}::test_a_full_quota_refuses_nothing_that_is_born",
+    ),
+    Bug(
         "show a cluster's admission half a unit",
         "providers/kubernetes/doctor.py",
         "    spec = bodies.unit(name, image, shape, size, options)\n",

@@ -204,7 +204,7 @@ def test_a_full_quota_refuses_nothing_that_is_born(
     """An order that is sent again, its first answer lost: admission comes before names. What runs
     by then is not taken along."""
     kind = KIND[provider.options.runs]
-    for child in (SECRETS, kind):
+    for child in (JOBS, SECRETS, kind):
         kube.cloud.faults.fail(f"{kind.plural}.create", LOST_ANSWER)
         order = make_order(provider)
         with pytest.raises(Uncertain):

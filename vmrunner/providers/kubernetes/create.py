@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vmrunner.errors import BadOrder, Throttled, Uncertain
+from vmrunner.errors import BadOrder, QuotaExceeded, Throttled, Uncertain
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import DryPools, pool_of
@@ -73,7 +73,8 @@ class KubeCreator:
         try:
             return str(self._client.create(JOBS, bodies.job(order, self._now()))["metadata"]["uid"])
         except CallFailed as failed:
-            if failed.code != "AlreadyExists":
+            full = isinstance(failed.error, QuotaExceeded)  # of Jobs, this very one maybe
+            if failed.code != "AlreadyExists" and not (full and self._is_born(JOBS, order, failed)):
                 raise
         found = self._there(JOBS, order)
         if found["metadata"].get("deletionTimestamp"):
