@@ -387,6 +387,8 @@ def test_network_none_is_refused_where_no_policy_holds(kube: Cluster) -> None:
         ({"sizes": ("2",)}, "'2'"),
         ({"usd_hour": {"8x8GiB": 1.0}}, "8x8GiB"),
         ({"dns": ()}, "dns"),
+        ({"dns": ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")}, "at most three"),
+        ({"dns": ("9.9.9",)}, "'9.9.9'"),
         ({"image": {"volume": 1}}, "image"),
         ({"image": {"data_volume": {"claim": "a", "size": "big"}}}, "size"),
     ],
