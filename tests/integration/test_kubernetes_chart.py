@@ -112,9 +112,9 @@ def test_probes_are_answered_without_a_token(http: Service) -> None:
     (nodes,) = [body for body in rendered(FULL) if body["kind"] == "StatefulSet"]
     (part,) = nodes["spec"]["template"]["spec"]["containers"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        asked = part[probe]["httpGet"]
-        assert asked["port"] == "http"
-        assert http.client("").get(asked["path"]).status_code == 200, probe
+        target = part[probe]["httpGet"]
+        assert target["port"] == "http"
+        assert http.client("").get(target["path"]).status_code == 200, probe
 
 
 def test_a_token_is_there_only_for_builds_in_the_cluster() -> None:
