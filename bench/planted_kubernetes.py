@@ -102,6 +102,51 @@ BUGS: Final = (
         f"{STATES}::test_a_pods_phase_is_its_power",
     ),
     Bug(
+        "take a busy API's birth back half way",
+        "providers/kubernetes/create.py",
+        "            if isinstance(failed.error, Throttled):\n",
+        "            if failed.code == Throttled.__name__:\n",
+        f"{DRIVER}::test_a_birth_throttled_half_way_goes_on",
+    ),
+    Bug(
+        "take what a cluster's admission refuses for a missing right",
+        "providers/kubernetes/error_codes.py",
+        "'\" is forbidden: ', BadOrder, _ADMISSION",
+        "'\" is forbidden: ', CredentialsRefused, _ROLE",
+        f"{CODES}::test_what_admission_refuses_is_no_missing_right",
+    ),
+    Bug(
+        "blame a build for its node's full disk",
+        "providers/kubernetes/states.py",
+        '"ephemeral" in message and _NODE_LOW not in message:',
+        '"ephemeral" in message:',
+        f"{STATES}::test_what_its_node_takes_back_is_preempted",
+    ),
+    Bug(
+        "let a long log kill its unit",
+        "providers/kubernetes/bodies.py",
+        "max(OUR_MEMORY, BESIDE_LOG + spool)",
+        "OUR_MEMORY",
+        f"{BODIES}::test_a_log_in_memory_has_its_room",
+    ),
+    Bug(
+        "take a full quota of Jobs for one that was not born",
+        "providers/kubernetes/create.py",
+        'if failed.code != "AlreadyExists" and not (full and self._is_born(JOBS, order, failed)):',
+        'if failed.code != "AlreadyExists":',
+        f"{DRIVER}::test_a_full_quota_refuses_nothing_that_is_born",
+    ),
+    Bug(
+        "show a cluster's admission half a unit",
+        "providers/kubernetes/doctor.py",
+        "    spec = bodies.unit(name, image, shape, size, options)\n",
+        "    spec = bodies.unit(name, image, shape, size, options)\n"
+        '    spec["containers"] = [\n'
+        '        {**each, "securityContext": bodies.confined()} for each in spec["containers"]\n'
+        "    ]\n",
+        f"{DOCTOR}::test_the_whole_unit_is_shown_to_admission",
+    ),
+    Bug(
         "believe a gateway that says 404 of a cluster",
         "providers/kubernetes/error_codes.py",
         '    return failed.code == "NotFound"\n',

@@ -7,10 +7,18 @@ from typing import Final
 from bench.planted import Bug
 
 DEPLOY = "tests/integration/test_kubernetes_deploy.py"
+CHART = "tests/integration/test_kubernetes_chart.py"
 DOCTOR = "tests/integration/test_kubernetes_doctor.py"
 PERMISSIONS = "providers/kubernetes/permissions.py"
 
 BUGS: Final = (
+    Bug(
+        "kubernetes: ask a node without a token whether it is ready",
+        "deploy/kubernetes/chart/templates/statefulset.yaml",
+        "readinessProbe:\n            httpGet: {path: /healthz,",
+        "readinessProbe:\n            httpGet: {path: /readyz,",
+        f"{CHART}::test_probes_are_answered_without_a_token",
+    ),
     Bug(
         "kubernetes: a container of a pod names no request, which a quota refuses",
         "providers/kubernetes/bodies.py",

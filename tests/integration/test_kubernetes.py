@@ -13,6 +13,7 @@ import pytest
 import yaml
 from vmrunner_localclouds.kube import EXPIRED, LOST_ANSWER, LOST_REQUEST, QUOTA
 from vmrunner_localclouds.kube.access import User
+from vmrunner_localclouds.kube.faults import THROTTLED
 from vmrunner_localclouds.kube.kinds import JOBS, NAMESPACES, PODS, SECRETS, VMIS
 
 from tests.support.kube_driver import Cluster, cluster, look, make_order, swept
@@ -180,13 +181,30 @@ def test_a_birth_refused_half_way_leaves_nothing(
         kube.clock.advance(DRY)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_birth_throttled_half_way_goes_on(
+    kube: Cluster, provider: KubernetesProvider, place: int
+) -> None:
+    """A Job that was told to go keeps its name until a collector comes by: the same order again
+    would find it dying, and its build would end for a server that was busy."""
+    kind = KIND[provider.options.runs]
+    kube.cloud.garbage.on = False
+    order = make_order(provider)
+    kube.cloud.faults.fail(("secrets.create", f"{kind.plural}.create")[place], THROTTLED)
+    with pytest.raises(Uncertain, match="429"):  # something was born: the Job
+        provider.create(order)
+    ref = provider.create(order)
+    assert kube.wait(lambda: look(provider, order, ref)).ref == ref
+    assert "jobs.delete" not in [request.action for request in kube.cloud.requests]
+
+
 def test_a_full_quota_refuses_nothing_that_is_born(
     kube: Cluster, provider: KubernetesProvider
 ) -> None:
     """An order that is sent again, its first answer lost: admission comes before names. What runs
     by then is not taken along."""
     kind = KIND[provider.options.runs]
-    for child in (SECRETS, kind):
+    for child in (JOBS, SECRETS, kind):
         kube.cloud.faults.fail(f"{kind.plural}.create", LOST_ANSWER)
         order = make_order(provider)
         with pytest.raises(Uncertain):

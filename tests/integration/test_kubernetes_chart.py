@@ -14,6 +14,7 @@ from typer.main import get_command
 from vmrunner_localclouds.kube import LocalKube
 from vmrunner_localclouds.kube.kinds import DEFINITIONS, NAMESPACES
 
+from tests.support.http_service import Service
 from tests.support.kube_deploy import CHART, VERSIONS, apply, documents, kubectl, problems
 from vmrunner import cli
 from vmrunner.config.settings import Settings
@@ -104,6 +105,16 @@ def test_nothing_runs_as_root_or_writes_its_image() -> None:
             }
             writable = {m["mountPath"] for m in container(bodies, kind)["volumeMounts"]}
             assert {"/tmp", "/var/lib/vmrunner"} <= writable
+
+
+def test_probes_are_answered_without_a_token(http: Service) -> None:
+    """A kubelet has none: refused, it would send nobody to any node."""
+    (nodes,) = [body for body in rendered(FULL) if body["kind"] == "StatefulSet"]
+    (part,) = nodes["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        target = part[probe]["httpGet"]
+        assert target["port"] == "http"
+        assert http.client("").get(target["path"]).status_code == 200, probe
 
 
 def test_a_token_is_there_only_for_builds_in_the_cluster() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from vmrunner_localclouds.common.faults import RequestFate
+from vmrunner_localclouds.kube import FORBIDDEN
 from vmrunner_localclouds.kube.access import User
 from vmrunner_localclouds.kube.kinds import (
     JOBS,
@@ -258,6 +260,22 @@ def test_a_missing_right_is_named(kube: Cluster, right: str) -> None:
     assert "role.yaml" in found["rights"].fix
 
 
+def test_the_whole_unit_is_shown_to_admission(kube: Cluster) -> None:
+    """Not a pod that asks for less: a policy against one of its capabilities refuses each build."""
+
+    def policy(request: Any) -> RequestFate | None:
+        if request.action != "pods.create" or b"DAC_OVERRIDE" not in request.body:
+            return None
+        return FORBIDDEN._replace(message='admission webhook "p" denied the request: DAC_OVERRIDE')
+
+    inside(kube, Containers())
+    kube.cloud.faults.on_request = policy
+    found = findings(kube.provider("pod", unit_image=_IMAGE))["cluster"]
+    assert found.level is Level.ERROR
+    assert "DAC_OVERRIDE" in found.message
+    assert "admission policy" in found.fix
+
+
 def test_who_may_not_delete_launches_nothing(kube: Cluster) -> None:
     provider = kube.provider(kubeconfig=str(user(kube, "delete jobs")))
     with pytest.raises(CredentialsRefused, match="may not delete"):
@@ -369,6 +387,8 @@ def test_network_none_is_refused_where_no_policy_holds(kube: Cluster) -> None:
         ({"sizes": ("2",)}, "'2'"),
         ({"usd_hour": {"8x8GiB": 1.0}}, "8x8GiB"),
         ({"dns": ()}, "dns"),
+        ({"dns": ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")}, "at most three"),
+        ({"dns": ("9.9.9",)}, "'9.9.9'"),
         ({"image": {"volume": 1}}, "image"),
         ({"image": {"data_volume": {"claim": "a", "size": "big"}}}, "size"),
     ],

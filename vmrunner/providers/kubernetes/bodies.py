@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder
 from vmrunner.lib import units
-from vmrunner.model import Identity, Network, NetworkPolicy, Order
+from vmrunner.model import Identity, Network, NetworkPolicy, Order, Shape
 from vmrunner.providers.kubernetes.labels import NETWORK, ORDER, USER_TAGS, digest, labels_of
 from vmrunner.providers.kubernetes.options import DISK, KubernetesOptions, Size, quantity, size_of
 
@@ -24,8 +24,10 @@ JSON = dict[str, Any]
 #: Bytes that a Secret holds, and the annotations of one object.
 SECRET: Final = 1 << 20
 ANNOTATIONS: Final = 256 << 10
-#: What vmrunner's own container of a pod may take: a build's memory is none of it.
-OUR_MEMORY: Final = "256Mi"
+#: Bytes that vmrunner's own container of a pod may take: a build's memory is none of it. At least
+#: so many, and so many beside the log, which waits in a volume of memory.
+OUR_MEMORY: Final = 256 << 20
+BESIDE_LOG: Final = 188 << 20
 #: Of a container that does little: a quota refuses a pod of which one container names no request.
 SMALL: Final[JSON] = {
     "requests": {"cpu": "100m", "memory": "64Mi"},
@@ -214,28 +216,35 @@ def pod(order: Order, uid: str, options: KubernetesOptions, now: float) -> JSON:
     shape, size = order.shape, size_of(order.offer.machine_type)
     if shape is None:
         raise BadOrder("container: a pod needs an image to start", hint="use a VM")
-    spool = quantity(_rounded(shape.log_bytes + SPOOL))
     spec: JSON = {
-        **pod_base(options),
+        **unit(order.instance, order.offer.image, shape, size, options),
         "activeDeadlineSeconds": seconds_left(order.deadline, now),
+    }
+    if order.pull is not None:
+        spec["imagePullSecrets"] = [{"name": order.instance}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(order, uid), "spec": spec}
+
+
+def unit(name: str, image: str, shape: Shape, size: Size, options: KubernetesOptions) -> JSON:
+    """Spec of such a pod, but for its end. `name`: that of its secret; `image`: the unit's."""
+    spool = _rounded(shape.log_bytes + SPOOL)
+    return {
+        **pod_base(options),
         "terminationGracePeriodSeconds": 10,
         "hostname": "build",
-        "initContainers": [_lay(order.offer.image)],
+        "initContainers": [_lay(image)],
         "containers": [
-            _beside(order.offer.image),
+            _beside(image, max(OUR_MEMORY, BESIDE_LOG + spool)),
             _build(shape.container, size, options, read_only=not _opens_no_fifo(options)),
         ],
         "volumes": [
-            {"name": "identity", "secret": {"secretName": order.instance, "defaultMode": 0o400}},
-            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": spool}},
+            {"name": "identity", "secret": {"secretName": name, "defaultMode": 0o400}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(spool)}},
             {"name": "box", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
             {"name": "secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
             {"name": "work", "emptyDir": {}},
         ],
     }
-    if order.pull is not None:
-        spec["imagePullSecrets"] = [{"name": order.instance}]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(order, uid), "spec": spec}
 
 
 def room(size: Size, more: Mapping[str, str] = MappingProxyType({})) -> JSON:
@@ -300,7 +309,7 @@ def _lay(image: str) -> JSON:
     }
 
 
-def _beside(image: str) -> JSON:
+def _beside(image: str, memory: int) -> JSON:
     # No probe, which would come up to a second late: who connects waits inside (unit_sshd.sh).
     return {
         "name": "vmrunner",
@@ -309,7 +318,7 @@ def _beside(image: str) -> JSON:
         "securityContext": confined(*_OURS),
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": OUR_MEMORY},
+            "limits": {"memory": quantity(memory)},
         },
         "volumeMounts": [
             {"name": "identity", "mountPath": "/run/identity", "readOnly": True},

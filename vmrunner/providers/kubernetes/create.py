@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vmrunner.errors import BadOrder, Uncertain
+from vmrunner.errors import BadOrder, QuotaExceeded, Throttled, Uncertain
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import DryPools, pool_of
@@ -73,7 +73,8 @@ class KubeCreator:
         try:
             return str(self._client.create(JOBS, bodies.job(order, self._now()))["metadata"]["uid"])
         except CallFailed as failed:
-            if failed.code != "AlreadyExists":
+            full = isinstance(failed.error, QuotaExceeded)  # of Jobs, this very one maybe
+            if failed.code != "AlreadyExists" and not (full and self._is_born(JOBS, order, failed)):
                 raise
         found = self._there(JOBS, order)
         if found["metadata"].get("deletionTimestamp"):
@@ -87,6 +88,10 @@ class KubeCreator:
         try:
             self._client.create(kind, body())
         except CallFailed as failed:
+            if isinstance(failed.error, Throttled):
+                # The same order comes again, for which the Job stays: one that was told to go keeps
+                # its name until a collector comes by.
+                raise Uncertain(f"{failed}; its Job is there") from failed
             if failed.code == "AlreadyExists" or self._is_born(kind, order, failed):
                 self._adopt(kind, order, uid)
                 return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import CredentialsRefused, QuotaExceeded
 from vmrunner.lib import resources, unit_recipe
-from vmrunner.model import Finding, Spec
+from vmrunner.model import Finding, Shape, Spec
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import (
     bad,
@@ -99,7 +99,8 @@ def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
     """Check that the cluster takes what would be asked for: its kinds, runtime class, policies."""
     provider.options.check_launch()
     options = provider.options
-    meta = {"name": "vmrunner-check", "labels": {f"{PREFIX}installation": options.installation}}
+    name = "vmrunner-check"
+    meta = {"name": name, "labels": {f"{PREFIX}installation": options.installation}}
     provider.client.create(JOBS, bodies.timer(meta, 1), dry=True)
     yield ok("jobs", "a deadline's Job passes the cluster's admission")
     if options.runs == "vmi":
@@ -112,13 +113,10 @@ def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
             'wall = "none": builds share the node\'s kernel',
             "set runtime_class to one with a wall, such as kata-qemu or gvisor",
         )
-    container = {
-        "name": "check",
-        "image": options.unit_image,
-        "securityContext": bodies.confined(),
-        "resources": bodies.room(min(options.machine_sizes, key=attrgetter("cpus", "memory"))),
-    }
-    spec = {**bodies.pod_base(options), "containers": [container]}
+    # As a build's is: what asks for less may pass where no build does.
+    image, shape = str(options.unit_image), Shape(container="build", runtime="", log_bytes=1 << 20)
+    size = min(options.machine_sizes, key=attrgetter("cpus", "memory"))
+    spec = bodies.unit(name, image, shape, size, options)
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
     try:
         provider.client.create(PODS, pod, dry=True)

@@ -36,10 +36,12 @@ class AnswerMeaning(NamedTuple):
 
 _ROLE: Final = "apply deploy/kubernetes/role.yaml in its namespace"
 _TOKEN: Final = "renew the token, or the kubeconfig's user"  # noqa: S105 - it is advice
+_UNLIMITED: Final = "let the ResourceQuota count requests alone, or a LimitRange set the limits"
 _QUOTA: Final = "raise the namespace's ResourceQuota, or run fewer at once"
 _MAKE: Final = "make the namespace: deploy/kubernetes/namespace.yaml"
 _KUBEVIRT: Final = 'of VMs: install KubeVirt, or set runs = "pod"'
 _POLICY: Final = "let the cluster's admission policy admit vmrunner's namespace"
+_ADMISSION: Final = "let admission take it: see LimitRanges, priority classes, policies"
 _GOING: Final = "wait until the namespace is gone, then make it"
 _SMALLER: Final = "make the build's environment smaller"
 _CLASS: Final = "set runtime_class to one of `kubectl get runtimeclass`"
@@ -51,11 +53,16 @@ UNKNOWN_KIND: Final = "UnknownKind"
 TABLE: Final = (
     AnswerMeaning(401, "", "", CredentialsRefused, _TOKEN),
     AnswerMeaning(403, "", "exceeded quota", QuotaExceeded, _QUOTA),
-    AnswerMeaning(403, "", "failed quota", BadOrder, _QUOTA),
+    AnswerMeaning(403, "", "failed quota", BadOrder, _UNLIMITED),
     AnswerMeaning(403, "", "RuntimeClass", BadOrder, _CLASS),
     AnswerMeaning(403, "", "being terminated", Refused, _GOING),
     AnswerMeaning(403, "", "violates PodSecurity", BadOrder, "label the namespace for `baseline`"),
     AnswerMeaning(403, "", "admission webhook", BadOrder, _POLICY),
+    # A namespace that was just made gets its account in a moment.
+    AnswerMeaning(403, "", "error looking up service account", Throttled),
+    # The authorizer names who asks; an admission plugin names the object and its own reason.
+    AnswerMeaning(403, "", 'is forbidden: User "', CredentialsRefused, _ROLE),
+    AnswerMeaning(403, "", '" is forbidden: ', BadOrder, _ADMISSION),
     AnswerMeaning(403, "", "", CredentialsRefused, _ROLE),
     AnswerMeaning(404, "", "namespaces", BadOrder, _MAKE),
     AnswerMeaning(404, "", _NO_KIND[0], BadOrder, _KUBEVIRT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ NO_WALL: Final = "none"
 DISK: Final = 20 * GiB
 #: A public resolver: builds get the configuration's, and not the cluster's.
 DNS: Final = ("9.9.9.9",)
+#: So many of them a pod takes.
+RESOLVERS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,14 @@ class KubernetesOptions(CloudOptions):
         self._check_sizes()
         if not self.dns:
             raise self._wrong("dns", "[]", "name whom builds ask for names, such as 9.9.9.9")
+        if len(self.dns) > RESOLVERS:
+            raise self._wrong("dns", f"{len(self.dns)} of them", "at most three: no pod takes more")
         for address in self.dns:
-            if not re.fullmatch(r"[0-9a-fA-F.:]+", address):
-                raise self._wrong("dns", repr(address), "addresses, such as 9.9.9.9")
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                fix = "addresses, such as 9.9.9.9"
+                raise self._wrong("dns", repr(address), fix) from None
         if isinstance(self.image, Mapping):
             self._check_volume(self.image)
 

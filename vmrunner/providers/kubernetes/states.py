@@ -51,12 +51,15 @@ _TAKEN_BACK: Final = frozenset(
 )
 _PREEMPTING: Final = frozenset(
     {
+        "DeletionByPodGC",
         "DeletionByTaintManager",
         "EvictionByEvictionAPI",
         "PreemptionByScheduler",
         "TerminationByKubelet",
     }
 )
+#: In an eviction's message: of all that the node has, not of what the pod may have.
+_NODE_LOW: Final = "The node was low on resource"
 #: The node took it and then had no room: another may.
 _NO_ROOM: Final = ("OutOf", "UnexpectedAdmission")
 OURS: Final = "vmrunner"  # the container beside the build
@@ -201,13 +204,13 @@ def _ended_pod(status: JSON) -> View:
     detail = ": ".join(text for text in (reason, message) if text)
     if reason == "DeadlineExceeded":
         return View(Power.DEAD, "deadline")
-    if reason == "Evicted" and "ephemeral" in message:
+    if reason == "Evicted" and "ephemeral" in message and _NODE_LOW not in message:
         return View(Power.DEAD, "disk_full")
     if reason.startswith(_NO_ROOM):
         return View(Power.DEAD, detail, unfit=Reason.NO_CAPACITY)
     taken = reason in _TAKEN_BACK or _is_taken_back(status)
     if not detail and status.get("phase") == "Failed":
-        ended = _terminated(status, OURS) or _terminated(status, BUILD)
+        ended = _terminated(status, OURS) or _terminated(status, BUILD) or _not_laid(status)
         detail = _cause(ended) if ended else ""
     # Never `self_ended`: a build cannot end what is beside it, so that its end is not the build's.
     return View(Power.DEAD, detail, preempted=taken)
@@ -228,6 +231,15 @@ def _terminated(status: JSON, name: str) -> JSON | None:
     """The end of a container; None: it has not ended."""
     found = (container(status, name).get("state") or {}).get("terminated")
     return found if found else None
+
+
+def _not_laid(status: JSON) -> JSON | None:
+    """The end of a container before the others that failed; None: none did."""
+    for part in status.get("initContainerStatuses") or ():
+        found: JSON | None = (part.get("state") or {}).get("terminated")
+        if found and found.get("exitCode"):
+            return found
+    return None
 
 
 def _unstarted(status: JSON) -> View | None:

@@ -19,7 +19,7 @@ from referencing.jsonschema import DRAFT7
 
 from tests.unit.providers.kubernetes.orders import INSTALLATION, NAME, NOW, UID, options, order
 from vmrunner.errors import BadOrder
-from vmrunner.model import Network, Role
+from vmrunner.model import Network, Role, Shape
 from vmrunner.providers.kubernetes import bodies
 from vmrunner.providers.kubernetes.labels import digest, same_order, tags
 
@@ -250,3 +250,15 @@ def test_the_spool_holds_the_whole_log() -> None:
     spec = bodies.pod(order(), UID, options(runs="pod"), NOW)["spec"]
     (run,) = [v for v in spec["volumes"] if v["name"] == "run"]
     assert run["emptyDir"] == {"medium": "Memory", "sizeLimit": "68Mi"}
+
+
+@pytest.mark.parametrize(
+    ("log_bytes", "limit"), [(1 << 20, 256), (64 << 20, 256), (1 << 30, 1024 + 192)]
+)
+def test_a_log_in_memory_has_its_room(log_bytes: int, limit: int) -> None:
+    """The log waits in a volume of memory, which counts for the container that writes it: one that
+    is killed for it takes the unit along."""
+    shape = Shape(container="python:3.13", runtime="runc", log_bytes=log_bytes)
+    made = bodies.pod(order(shape=shape), UID, options(runs="pod"), NOW)["spec"]
+    ours = next(each for each in made["containers"] if each["name"] == "vmrunner")
+    assert ours["resources"]["limits"]["memory"] == f"{limit}Mi"

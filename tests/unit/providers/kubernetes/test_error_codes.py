@@ -29,7 +29,10 @@ ANSWERS: list[tuple[int, str, str, type[ProviderError]]] = [
     (403, "Forbidden", "unable to create in namespace n because it is being terminated", Refused),
     (403, "Forbidden", 'pods "x" is forbidden: violates PodSecurity "restricted"', BadOrder),
     (403, "Forbidden", 'admission webhook "kyverno" denied the request', BadOrder),
+    (403, "Forbidden", 'pods "x" is forbidden: error looking up service account', Throttled),
     (403, "Forbidden", 'jobs.batch is forbidden: User "u" cannot create', CredentialsRefused),
+    (403, "Forbidden", 'pods "x" is forbidden: minimum cpu usage per Container is 1', BadOrder),
+    (403, "Forbidden", "no", CredentialsRefused),
     (404, "NotFound", 'namespaces "vmrunner" not found', BadOrder),
     (404, "NotFound", "the server could not find the requested resource", BadOrder),
     (404, "", "404 page not found", BadOrder),
@@ -65,6 +68,24 @@ def test_each_line_of_the_table_is_met(
     assert type(found.error) is error
     assert found.error.hint == line.hint
     assert f"POST jobs: {status}" in str(found)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "minimum memory usage per Container is 100Mi, but request is 64Mi",
+        "no PriorityClass with name high was found",
+        "pod node label selector conflicts with its namespace node label selector",
+        "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+    ],
+)
+def test_what_admission_refuses_is_no_missing_right(message: str) -> None:
+    """Else the provider would launch nothing for anybody, with a hint at a role that is there."""
+    found = failed(403, "Forbidden", f'pods "vm-1" is forbidden: {message}').error
+    assert type(found) is BadOrder
+    assert "role.yaml" not in found.hint
+    denied = 'pods "vm-1" is forbidden: User "u" cannot delete resource "pods"'
+    assert type(failed(403, "Forbidden", denied).error) is CredentialsRefused
 
 
 def test_what_no_line_tells_of_may_have_happened() -> None:

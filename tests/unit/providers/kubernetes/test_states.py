@@ -105,11 +105,20 @@ def test_without_vmrunners_container_the_unit_is_lost() -> None:
     ("status", "preempted"),
     [
         ({"reason": "Evicted", "message": "The node was low on resource: memory"}, True),
+        (
+            {
+                "reason": "Evicted",
+                "message": "The node was low on resource: ephemeral-storage. Threshold quantity: "
+                "1Gi, available: 900Mi. ",
+            },
+            True,
+        ),
         ({"reason": "Preempting"}, True),
         ({"reason": "Terminated", "message": "Pod was terminated in response to shutdown"}, True),
         ({"reason": "NodeLost"}, True),
         ({"conditions": conditions("DisruptionTarget", "PreemptionByScheduler")}, True),
         ({"conditions": conditions("DisruptionTarget", "TerminationByKubelet")}, True),
+        ({"conditions": conditions("DisruptionTarget", "DeletionByPodGC")}, True),
         ({"conditions": conditions("DisruptionTarget", "TerminationByKubelet", "False")}, False),
         ({"reason": "SomethingElse"}, False),
         ({"containerStatuses": [container("vmrunner", **ended(1, "Error"))]}, False),
@@ -118,6 +127,17 @@ def test_without_vmrunners_container_the_unit_is_lost() -> None:
 def test_what_its_node_takes_back_is_preempted(status: dict[str, Any], preempted: bool) -> None:
     found = view(pod(phase="Failed", **status))
     assert (found.power, found.preempted, found.self_ended) == (Power.DEAD, preempted, False)
+
+
+def test_a_unit_that_was_not_laid_out_says_why() -> None:
+    """Its containers never began: what ended is the one before them."""
+    never = [{"name": name, "state": {"waiting": {}}} for name in ("vmrunner", "build")]
+    lay = container("lay", started=False, **ended(128, "StartError"))
+    lay["state"]["terminated"]["message"] = "exec: supervisor: no such file"
+    shown = pod(phase="Failed", initContainerStatuses=[lay], containerStatuses=never)
+    found = view(shown)
+    assert (found.power, found.preempted) == (Power.DEAD, False)
+    assert found.detail == "StartError: exec: supervisor: no such file (exit code 128)"
 
 
 @pytest.mark.parametrize(("later", "unfit"), [(59, None), (60, Reason.NO_CAPACITY)])
