@@ -109,7 +109,7 @@ def _row(
 
 
 def _ending(row: Instance | None, why: Cell) -> str:
-    """What the end of a VM means for its build."""
+    """Words on what the end of a VM means for its build."""
     if row is None or not row.build:
         return "No build is on it."
     if row.state is InstanceState.HELD:
