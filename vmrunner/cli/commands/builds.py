@@ -15,6 +15,7 @@ from vmrunner.cli.completion import build_ids
 from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_out
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError
+from vmrunner.lib import units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,13 +84,15 @@ def ps(
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids alone, one a line.")] = False,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
+        int,
+        typer.Option(
+            min=1, max=units.MOST_ROWS, metavar="N", help="Show this many at most, the newest."
+        ),
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """List builds, newest first. Only unfinished ones, unless you ask for a state, a result or a
     time."""
-    from vmrunner.lib import units
     from vmrunner.services import build_filter
 
     if quiet and form is not Format.TABLE:
@@ -180,7 +183,6 @@ def _describe(
     shell: CliContext, row: BuildRecord, rows: Sequence[Instance], events: Sequence[BuildEvent]
 ) -> None:
     from vmrunner.cli.views import builds as views
-    from vmrunner.lib import units
     from vmrunner.services import build_history, costs, people, usage_text
     from vmrunner.services.documents import iso, start_of
 
@@ -260,7 +262,8 @@ def logs(
     ] = False,
     timestamps: Timestamps = False,
     after: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Only lines after this number.")
+        int,
+        typer.Option(min=0, max=units.MOST_ROWS, metavar="N", help="Only lines after this number."),
     ] = 0,
     form: Output = Format.TABLE,
 ) -> int:
@@ -391,7 +394,6 @@ def extend(
 ) -> int:
     """Keep a held VM longer, never past its deadline."""
     from vmrunner.cli.views.builds import build_view
-    from vmrunner.lib import units
     from vmrunner.services.documents import iso
 
     shell = shell_of(context)

@@ -12,6 +12,7 @@ from vmrunner.cli.completion import instance_ids
 from vmrunner.cli.context import CliContext, over_server, refused_over_server, shell_of
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError, NotFound, VmrunnerError
+from vmrunner.lib import units
 
 if TYPE_CHECKING:
     from vmrunner.model import Instance
@@ -29,7 +30,10 @@ def ls(
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
+        int,
+        typer.Option(
+            min=1, max=units.MOST_ROWS, metavar="N", help="Show this many at most, the newest."
+        ),
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
