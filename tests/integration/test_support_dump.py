@@ -142,10 +142,10 @@ def test_a_dump_overwrites_nothing_and_is_bounded(cli: Cli, home: Path) -> None:
 
 
 def test_an_archive_that_cannot_be_written_is_told(cli: Cli, home: Path) -> None:
-    for there in home / "nowhere" / "x", Path("/proc/x"):
-        done = cli("support", "dump", "--no-doctor", "--to", str(there))
+    for archive in home / "nowhere" / "x", Path("/proc/x"):
+        done = cli("support", "dump", "--no-doctor", "--to", str(archive))
         assert (done.code, done.out) == (1, b"")
-        message = f"error: the archive cannot be written to {there}: No such file or directory (see"
+        message = f"error: the archive cannot be written to {archive}: No such file or directory (see"
         assert message in done.err.decode()
 
 
