@@ -84,17 +84,16 @@ def ps(
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids alone, one a line.")] = False,
     limit: Annotated[
-        int,
-        typer.Option(
-            min=1, max=units.MOST_ROWS, metavar="N", help="Show this many at most, the newest."
-        ),
+        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """List builds, newest first. Only unfinished ones, unless you ask for a state, a result or a
     time."""
+    from vmrunner.config import field_checks
     from vmrunner.services import build_filter
 
+    field_checks.whole(limit, "--limit", 1, units.MOST_ROWS)
     if quiet and form is not Format.TABLE:
         raise ConfigError(f"-q: ids alone, and -o {form.value} is more", hint="give one of the two")
     shell = shell_of(context)
@@ -262,8 +261,7 @@ def logs(
     ] = False,
     timestamps: Timestamps = False,
     after: Annotated[
-        int,
-        typer.Option(min=0, max=units.MOST_ROWS, metavar="N", help="Only lines after this number."),
+        int, typer.Option(min=0, metavar="N", help="Only lines after this number.")
     ] = 0,
     form: Output = Format.TABLE,
 ) -> int:
@@ -271,8 +269,10 @@ def logs(
     from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
+    from vmrunner.config import field_checks
     from vmrunner.services.logs import LogReader
 
+    field_checks.whole(after, "--after", 0, units.MOST_ROWS)
     shell = shell_of(context)
     row = shell.service.ledger.builds.find(build)
     if stdout_is_data(form):

@@ -30,17 +30,16 @@ def ls(
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
     limit: Annotated[
-        int,
-        typer.Option(
-            min=1, max=units.MOST_ROWS, metavar="N", help="Show this many at most, the newest."
-        ),
+        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
     """List the VMs of this ledger."""
     from vmrunner.cli.views.builds import machine_view
+    from vmrunner.config import field_checks
     from vmrunner.services.fleet import FleetVm
 
+    field_checks.whole(limit, "--limit", 1, units.MOST_ROWS)
     service = shell_of(context).service
     unread: Sequence[str] = ()
     if cloud:
