@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,6 +231,39 @@ def test_wrong_keywords_and_values(anyone: vmrunner.Runner) -> None:
     with pytest.raises(vmrunner.NotFound):
         anyone.get("nope")
     assert anyone.list() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        ({"limit": 10**30}, "limit: 1000"), ({"limit": -1}, "limit: -1"), ({"limit": "x"}, "limit"),
+        ({"state": 5}, "state: 5 is not text"), ({"result": 5}, "result: 5 is not text"),
+        ({"actor": 5}, "actor: 5 is not text"), ({"labels": 5}, "labels: 5 is not a mapping"),
+        ({"labels": {"a": 5}}, "labels: a: 5 is not text"), ({"active": "no"}, "active: 'no'"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_is_refused(
+    anyone: vmrunner.Runner, words: dict[str, Any], refusal: str
+) -> None:
+    with pytest.raises(vmrunner.ConfigError, match=refusal):
+        anyone.list(**words)
+
+
+def test_a_filter_that_there_is_not_lists_nothing(anyone: vmrunner.Runner) -> None:
+    with pytest.raises(TypeError, match=r"no filter 'lable' .*did you mean 'labels'"):
+        anyone.list(lable={"team": "core"})  # type: ignore[call-arg]
+    with pytest.raises(vmrunner.ConfigError, match="tag: 5 is not text"):
+        anyone.audit(tag=5, older_than="6h")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("after", [10**30, -1, "x", None, 1.5, True])
+@pytest.mark.parametrize("follow", [False, True])
+def test_what_is_no_number_of_a_line_is_refused(
+    anyone: vmrunner.Runner, after: Any, follow: bool
+) -> None:
+    build = anyone.run("say a")
+    with pytest.raises(vmrunner.ConfigError, match="after: "):
+        list(build.logs(after=after, follow=follow))
 
 
 def test_secrets(anyone: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch) -> None:

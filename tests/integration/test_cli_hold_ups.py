@@ -104,3 +104,28 @@ def test_a_lost_reader_ends_the_build_and_its_vm(home: Home) -> None:
     (instance,) = home.ledger.instances.list(build=build.id)
     assert instance.death is not None
     assert home.engines(), "something goes on until its VM is seen gone"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "results"),
+    [(("--step", "exit 7"), 7, [Result.FAILURE]), (("--nope",), 125, [])],
+)
+def test_a_full_stderr_changes_no_exit_code(
+    home: Home, words: tuple[str, ...], code: int, results: list[Result]
+) -> None:
+    """It was 1, which is the build's own to say, and the build was cancelled."""
+    with Path("/dev/full").open("wb") as full:
+        run = home.start("run", "--step", "say x", *words, stderr=full)
+        out, _ = finish(run)
+    assert run.returncode == code
+    assert out == b"x\n" * len(results)
+    if results:
+        assert [build.result for build in home.builds()] == results
+
+
+def test_a_full_stdout_is_told_in_words(home: Home) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = home.start("run", "--", "say x", stdout=full)
+        _, err = finish(run)
+    assert run.returncode == 125
+    assert b"error: what was to be printed cannot be written: No space left" in err

@@ -25,6 +25,7 @@ from tests.support.blackbox import (
 )
 from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
+from tests.support.command_line import isolated
 from tests.support.file_cloud import FileCloud
 from tests.support.postgres import Server
 from vmrunner.runtime.background import BackgroundEngines
@@ -198,6 +199,25 @@ def test_all_expired_are_destroyed_with_a_ledger(
     assert cloud.alive().keys() == {later}
     assert cli("vm", "ls", "-o", "json").items == []
     assert cli("vm", "destroy").code == 2
+
+
+def test_vms_are_destroyed_where_no_engine_can_be_started(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: what was done counts, and the next engine writes the builds' ends."""
+    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
+    with serving(home, cli):
+        started(cli, cloud)
+        cli("drain")
+    monkeypatch.undo()
+    isolated(home, monkeypatch)
+    monkeypatch.setenv("CLOUD_FILE", str(cloud.path))
+    cloud.advance(TTL + 60)
+    (row,) = cli("vm", "ls", "-o", "json").items
+    (data_of(home) / "engine.log").mkdir()
+    done = cli("vm", "destroy", "--all-expired")
+    assert (done.code, done.out.decode().split()) == (0, [row["id"]])
+    assert b"warning: the background engine cannot be started" in done.err
 
 
 def test_serve_waits_for_its_database_and_kills_meanwhile(

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.support.caches import save
 from tests.support.ledger_builds import USER_DATA, launch, running, spec
 from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import Ledger, tables, upgrade
+from vmrunner.ledger import Ledger, connections, tables, upgrade
 from vmrunner.ledger.connections import connect
 from vmrunner.ledger.direct import DirectConnection
 from vmrunner.ledger.models import METADATA
@@ -252,6 +253,17 @@ def test_what_is_not_a_database_is_a_ledger_error(tmp_path: Path) -> None:
     broken(tmp_path / "ledger.db")
     with pytest.raises(LedgerError, match="not a database"):
         Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+
+
+def test_a_transaction_that_cannot_begin_is_a_ledger_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a reaper goes on by the tags alone, whatever the driver itself raised."""
+    monkeypatch.setattr(connections, "BUSY_MS", 1)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as another:
+        another.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError, match="locked"):
+            Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
 
 
 def test_a_server_that_is_not_there_is_a_ledger_error(tmp_path: Path) -> None:

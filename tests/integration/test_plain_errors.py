@@ -39,6 +39,8 @@ WORDS: list[list[str]] = [
     ["token", "create", "x", "--scope", "write"], ["image", "gc", "--keep", "x"],
     ["sandbox", "create", "--cpus", "x"], ["audit", "--older-than", "x"], ["cancel"], ["ps", "-o"],
     ["extend", "x", "-5m"], ["ps", "--netwrk"], ["sho", "x"],
+    ["ps", "--limit", "9" * 30], ["vm", "ls", "--limit", "9" * 30],
+    ["logs", "b-1", "--after", "9" * 30],
 ]  # fmt: skip
 
 

@@ -195,3 +195,18 @@ def test_tracebacks_only_where_asked_for(
 ) -> None:
     monkeypatch.setenv("VMRUNNER_DEBUG", debug)
     assert (b"Traceback" in run("show", "nope")[2]) == traceback
+
+
+def test_a_directory_that_was_removed_is_named(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "gone").mkdir()
+    monkeypatch.chdir(home / "gone")
+    (home / "gone").rmdir()
+    for argv, code in (("ps",), 2), (("run", *CMD), 125), (("config", "path"), 2):
+        assert run(*argv) == (
+            code,
+            b"",
+            b"vmrunner: error: the current directory cannot be read: No such file or directory "
+            b"(cd to one that is there)\n",
+        )

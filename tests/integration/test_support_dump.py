@@ -141,6 +141,14 @@ def test_a_dump_overwrites_nothing_and_is_bounded(cli: Cli, home: Path) -> None:
     assert end.startswith(b"a line")
 
 
+def test_an_archive_that_cannot_be_written_is_told(cli: Cli, home: Path) -> None:
+    for archive in home / "nowhere" / "x", Path("/proc/x"):
+        done = cli("support", "dump", "--no-doctor", "--to", str(archive))
+        assert (done.code, done.out) == (1, b"")
+        message = f"error: the archive cannot be written to {archive}: No such file or directory"
+        assert message in done.err.decode()
+
+
 def test_a_configuration_that_is_refused_is_dumped_too(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,11 +172,19 @@ class Runner:
         or the name of a token. `name`: the exact name, or with `*` at its end a beginning.
         `provider`: its name. `since` (inclusive) and `until` (exclusive): a time
         ("2026-11-30T08:00:00Z", a datetime) or a time ago ("24h"), compared with the end of a
-        finished build and the submission of others. Raises `ConfigError`."""
+        finished build and the submission of others. Raises `ConfigError`;
+        TypeError for a keyword that there is not."""
+        if unknown := sorted(words.keys() - FilterWords.__annotations__.keys()):
+            names = [*FilterWords.__annotations__, "active", "labels", "limit"]
+            hint = units.did_you_mean(unknown[0], names)
+            raise TypeError(f"no filter {unknown[0]!r} of builds ({hint})")
         if active is not None:
+            field_checks.flag(active, "active")
             if words.get("state") is not None:
                 raise ConfigError("active: state says that already", hint="give one of the two")
             words["state"] = "active" if active else "finished"
+        if limit is not None:
+            field_checks.whole(limit, "limit", 0, units.MOST_ROWS)
         choice = build_filter.choice(words, time.time(), labels=labels)
         rows = self.service.ledger.builds.chosen(choice, limit)
         return [Build(row, self) for row in rows]
@@ -209,7 +217,7 @@ class Runner:
         that vmrunner did not make."""
         return self.service.audit(
             provider=provider,
-            tag=None if tag is None else units.pair(tag, "tag"),
+            tag=None if tag is None else units.pair(field_checks.text(tag, "tag"), "tag"),
             older_than=None if older_than is None else units.duration(older_than, "older_than"),
         )
 

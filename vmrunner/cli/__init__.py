@@ -340,14 +340,18 @@ def _while_printing(error: OSError) -> bool:
     module = ""
     while trace is not None:
         module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return module in (__name__, output.__name__) or module.startswith("typer.")
+    own = (__name__, output.__name__, f"{__name__}.log_sink")
+    return module in own or module.startswith("typer.")
 
 
 def _flush() -> None:
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
+        _silence()
+    try:
+        sys.stderr.flush()
+    except OSError:  # talk, which changes no exit code
         _silence()
 
 

@@ -168,13 +168,25 @@ def print_path(path: str) -> None:
 
 
 def say(text: str) -> None:
-    """Talk: one line on stderr, named so that it is never taken for the build's own."""
-    clear_live()
-    _print(f"vmrunner: {clean(text)}", sys.stderr)
+    """Talk: one line on stderr, named so that it is never taken for the build's own. Lost where
+    that takes none, as a file on a full disk: no build ends by it, and no exit code is another."""
+    with _lost_if_refused():
+        clear_live()
+        _print(f"vmrunner: {clean(text)}", sys.stderr)
 
 
 def warn(text: str) -> None:
     say(f"warning: {text}")
+
+
+@contextlib.contextmanager
+def _lost_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # its reader went away: that ends us
+        raise
+    except OSError:
+        return
 
 
 _live = False  # is a live line drawn on stderr?
@@ -301,7 +313,8 @@ class JsonFormatter(logging.Formatter):
 
 def print_trace() -> None:
     """The exception at hand, on stderr, for who debugs us."""
-    _print("\n".join(map(clean, traceback.format_exc().splitlines())), sys.stderr)
+    with _lost_if_refused():
+        _print("\n".join(map(clean, traceback.format_exc().splitlines())), sys.stderr)
 
 
 _spoken = 0

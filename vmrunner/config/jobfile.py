@@ -26,7 +26,7 @@ from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildFields, Text
 from vmrunner.config.placed_faults import together
 from vmrunner.config.validation_errors import FieldError, Where, checked, explained
-from vmrunner.config.yaml import parse
+from vmrunner.config.yaml import MAX_BYTES, parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
 from vmrunner.lib.config_section import Seconds, Section
@@ -242,7 +242,8 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
     """The job called `wanted`; None is the only one. Raises ConfigError when there is none, or
     nothing can be made of the file."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as opened:
+            text = opened.read(MAX_BYTES + 1)  # more is refused
     except FileNotFoundError:
         raise ConfigError(f"file: no file {str(path)!r}", hint="name it with -f") from None
     except OSError as error:

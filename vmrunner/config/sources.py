@@ -152,6 +152,17 @@ def load(
     return read(environ=environ, start=start, flags=flags, lazily=lazily).trusted()
 
 
+def here() -> Path:
+    """The current directory. Raises ConfigError where it was removed."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the current directory cannot be read: {error.strerror}",
+            hint="cd to one that is there",
+        ) from None
+
+
 def read(
     *,
     environ: Mapping[str, str] | None = None,
@@ -161,7 +172,7 @@ def read(
 ) -> LoadedSettings:
     """The same, to be looked at: also with what a project may not say (`LoadedSettings.held`)."""
     environ = os.environ if environ is None else environ
-    layers = _files(environ, start or Path.cwd())
+    layers = _files(environ, start or here())
     if not any(layer.values.get("providers") for layer in layers):
         layers.insert(0, ConfigLayer("default", {"providers": DEFAULT_PROVIDERS}))
     layers += _environment(environ)

@@ -210,10 +210,11 @@ def single_transaction(url: LedgerUrl, **options: Any) -> Iterator[Connection]:
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = connect(url, migrating=True).execution_options(**options)
+    own = client_of(url.get_backend_name()).Error  # of the statement that begins it
     try:
         with engine.begin() as connection:
             yield connection
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, own) as error:
         raise translated(error, url) from error
     finally:
         engine.dispose()

@@ -27,6 +27,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)(b?)", re.ASCII | re.IGNOR
 _SIZE_FIX: Final = "write it like 512MiB, 4GiB, or as bytes"
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _MOST: Final = (1 << 63) - 1  # bytes: what every database holds
+#: Number of lines or rows that may be said, at most.
+MOST_ROWS: Final = 1 << 53
 
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.ASCII)

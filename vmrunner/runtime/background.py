@@ -154,7 +154,10 @@ class BackgroundEngines:
             # It must be waited for: it would stay a zombie as long as we live.
             threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
         except OSError as error:
-            raise ConfigError(f"the background engine cannot be started: {error}") from None
+            raise ConfigError(
+                f"the background engine cannot be started: {error}",
+                hint=f"see who owns {data}, and its room; or run vmrunner serve",
+            ) from None
         self._announce(started, settings.providers)
 
     def _announce(self, started: Process, providers: Iterable[str]) -> None:
@@ -172,9 +175,13 @@ def _settings(data: Path, text: str) -> Path:
     settings may be reading theirs."""
     path = data / f"engine-{hashlib.sha256(text.encode()).hexdigest()[:12]}.toml"
     draft = data / f".{path.name}.{os.getpid()}"
-    with os.fdopen(_private(draft, os.O_TRUNC), "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
+    try:
+        with os.fdopen(_private(draft, os.O_TRUNC), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     for old in data.glob("engine*.toml"):
         if old.stat().st_mtime < time.time() - _KEPT:
             old.unlink(missing_ok=True)

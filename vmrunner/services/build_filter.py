@@ -65,19 +65,26 @@ def choice(
         provider=_one(words.get("provider"), "provider"),
         since=since,
         until=until,
-        labels=dict(units.check_label(name, value) for name, value in (labels or {}).items()),
+        labels=dict(
+            units.check_label(name, value)
+            for name, value in field_checks.table(labels or {}, "labels").items()
+        ),
         **more,
     )
 
 
-def _listed(words: Words) -> list[str]:
-    return [] if words is None else [words] if isinstance(words, str) else list(words)
+def _listed(words: Words, field: str) -> list[str]:
+    if words is None or isinstance(words, str):
+        return [] if words is None else [words]
+    if not isinstance(words, Iterable):
+        field_checks.text(words, field)
+    return list(words)
 
 
 def _of(kind: type[Word], words: Words, field: str, others: Iterable[str] = ()) -> list[Word]:
     """The members of these names, each once. Raises ConfigError."""
     names = [member.value for member in kind]
-    found = _listed(words)
+    found = _listed(words, field)
     for word in found:
         if word not in names:
             raise ConfigError(
@@ -89,7 +96,7 @@ def _of(kind: type[Word], words: Words, field: str, others: Iterable[str] = ()) 
 
 def _states(words: Words) -> tuple[bool | None, list[BuildState]]:
     """`active` is all but `finished`, also beside others."""
-    found = _listed(words)
+    found = _listed(words, "state")
     states = set(_of(BuildState, [word for word in found if word != ACTIVE], "state", [ACTIVE]))
     if ACTIVE in found:
         states |= _OPEN
@@ -119,7 +126,7 @@ def _name(word: str | None) -> str | None:
 
 
 def _actors(words: Words, issuers: Iterable[str]) -> list[str]:
-    found = [_one(word, "actor") or "" for word in _listed(words)]
+    found = [_one(word, "actor") or "" for word in _listed(words, "actor")]
     if len(found) > MOST_ACTORS:
         raise ConfigError(f"actor: {len(found)} are too many", hint=f"at most {MOST_ACTORS}")
     theirs = [f"{OIDC}{issuer}#{word}" for word in found for issuer in issuers if "#" not in word]

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from vmrunner.lib import terminal
+from vmrunner.config import field_checks
+from vmrunner.lib import terminal, units
 from vmrunner.model import Chunk, LogLine
 
 
@@ -19,11 +20,12 @@ class ReadsLog(Protocol):
 
 
 class LogReader:
-    """A reader of what is new in one build's log since the last call, from line `after` on."""
+    """A reader of what is new in one build's log since the last call, from line `after` on. Raises
+    ConfigError for what is no line's number."""
 
     def __init__(self, log: ReadsLog, *, after: int = 0) -> None:
         self._log = log
-        self._after = after
+        self._after = field_checks.whole(after, "after", 0, units.MOST_ROWS)
         self._seq = 0
 
     def new_chunks(self) -> Iterator[Chunk]:

@@ -111,7 +111,7 @@ def _files_and_variables() -> dict[str, Any]:
     return {
         "files": [
             {"source": place.source, "path": str(place.path), "state": place.state}
-            for place in sources.places(os.environ, Path.cwd())
+            for place in sources.places(os.environ, sources.here())
         ],
         "variables": sorted(name for name in os.environ if name.startswith(sources.PREFIX)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -227,6 +228,17 @@ def test_jobs_are_chosen_by_name(tmp_path: Path) -> None:
         jobfile.choose(tmp_path / "none.yml", None)
     with pytest.raises(ConfigError, match="cannot be read"):
         jobfile.choose(tmp_path, None)
+
+
+def test_a_file_without_end_is_refused() -> None:
+    """It was read whole, until memory ran out."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
+            jobfile.choose(Path("/dev/zero"), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_the_published_schema_is_in_step() -> None:

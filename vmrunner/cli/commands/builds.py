@@ -15,6 +15,7 @@ from vmrunner.cli.completion import build_ids
 from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_out
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError
+from vmrunner.lib import units
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,9 +90,10 @@ def ps(
 ) -> int:
     """List builds, newest first. Only unfinished ones, unless you ask for a state, a result or a
     time."""
-    from vmrunner.lib import units
+    from vmrunner.config import field_checks
     from vmrunner.services import build_filter
 
+    field_checks.whole(limit, "--limit", 1, units.MOST_ROWS)
     if quiet and form is not Format.TABLE:
         raise ConfigError(f"-q: ids alone, and -o {form.value} is more", hint="give one of the two")
     shell = shell_of(context)
@@ -180,7 +182,6 @@ def _describe(
     shell: CliContext, row: BuildRecord, rows: Sequence[Instance], events: Sequence[BuildEvent]
 ) -> None:
     from vmrunner.cli.views import builds as views
-    from vmrunner.lib import units
     from vmrunner.services import build_history, costs, people, usage_text
     from vmrunner.services.documents import iso, start_of
 
@@ -268,8 +269,10 @@ def logs(
     from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
+    from vmrunner.config import field_checks
     from vmrunner.services.logs import LogReader
 
+    field_checks.whole(after, "--after", 0, units.MOST_ROWS)
     shell = shell_of(context)
     row = shell.service.ledger.builds.find(build)
     if stdout_is_data(form):
@@ -391,7 +394,6 @@ def extend(
 ) -> int:
     """Keep a held VM longer, never past its deadline."""
     from vmrunner.cli.views.builds import build_view
-    from vmrunner.lib import units
     from vmrunner.services.documents import iso
 
     shell = shell_of(context)

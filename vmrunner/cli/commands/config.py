@@ -104,7 +104,7 @@ def config_path(form: Output = Format.TABLE) -> int:
         ),
         document=_config_file,
     )
-    output.show(view, sources.places(os.environ, Path.cwd()), form)
+    output.show(view, sources.places(os.environ, sources.here()), form)
     return exit_codes.OK
 
 
@@ -129,7 +129,7 @@ def config_trust(
     if listed:
         output.show(_trust_view(), trust.entries(), form)
         return exit_codes.OK
-    file = path or sources.project_file(Path.cwd())
+    file = path or sources.project_file(sources.here())
     if file is None:
         raise NotFound("no vmrunner.toml or [tool.vmrunner] here or above", hint="name a file")
     if file.is_dir():

@@ -12,7 +12,7 @@ import typer
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
-from vmrunner.errors import ConfigError, Conflict
+from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import units
 
 app = typer.Typer(help="Collect facts for a bug report.", no_args_is_help=True)
@@ -70,8 +70,21 @@ def dump(
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise Conflict(f"{path} is there already", hint="name another with --to") from None
-    with os.fdopen(descriptor, "wb") as archive:
-        archive.write(data)
+    except OSError as error:
+        raise _unwritten(path, error) from None
+    try:
+        with os.fdopen(descriptor, "wb") as archive:
+            archive.write(data)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _unwritten(path, error) from None
     output.print_out(str(path))
     output.say(f"{units.amount(len(data))}, without secrets; look at it before you send it on")
     return exit_codes.OK
+
+
+def _unwritten(path: Path, error: OSError) -> VmrunnerError:
+    return VmrunnerError(
+        f"the archive cannot be written to {path}: {error.strerror}",
+        hint="see who owns its directory, and its room; or name another with --to",
+    )
