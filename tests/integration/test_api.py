@@ -249,6 +249,12 @@ def test_a_filter_that_cannot_be_is_refused(
         anyone.list(**words)
 
 
+def test_what_cannot_take_a_line_starts_nothing(anyone: vmrunner.Runner) -> None:
+    with pytest.raises(vmrunner.ConfigError, match="on_log: 5 cannot be called"):
+        anyone.run("say a", on_log=5)  # type: ignore[arg-type]
+    assert anyone.list() == []
+
+
 def test_a_filter_that_there_is_not_lists_nothing(anyone: vmrunner.Runner) -> None:
     with pytest.raises(TypeError, match=r"no filter 'lable' .*did you mean 'labels'"):
         anyone.list(lable={"team": "core"})  # type: ignore[call-arg]

@@ -126,6 +126,9 @@ class Runner:
         from `on_log`) cancels the build. So does the end of `wait_timeout`, which raises
         `NotFinished`. If `idempotency_key` names a build that exists, that one is waited for and
         never cancelled."""
+        if on_log is not None and not callable(on_log):
+            hint = "give a function that takes a line"
+            raise ConfigError(f"on_log: {on_log!r:.60} cannot be called", hint=hint)
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         build, new = self.enter(build_request(command, options), submitter=process.current())
         if new:

@@ -136,6 +136,10 @@ def _in_words(
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         field = str(context.get("discriminator", "kind")).strip("'")
+        keys = first["input"] if isinstance(first["input"], dict) else ()
+        if kind == "union_tag_not_found" and (near := units.nearest(field, map(str, keys))):
+            hint = f"did you mean {field!r}?"
+            return ConfigError(f"{name}.{near}: no such key", hint=hint)
         tags = sorted(tags_at(model, loc))
         reason = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
         return ConfigError(f"{name}.{field}: {reason}", hint=f"one of: {', '.join(tags)}")

@@ -181,6 +181,10 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
             "providers.aws.kind: missing (one of: azure, ec2, fake, gce, kubernetes, qemu)",
         ),
         (
+            "[providers.aws]\nkin = 'ec2'",
+            "providers.aws.kin: no such key (did you mean 'kind'?)",
+        ),
+        (
             "[providers.local]\nkind = 'qemu'\nacel = 'tcg'",
             "providers.local.acel: no such key (did you mean 'accel'?)",
         ),
