@@ -99,14 +99,27 @@ class LocalEc2(Local):
         return [text for text in map(str, found) if name in text or instance in text]
 
 
-def end_by_guard(ec2: LocalEc2, instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard's handler ends it once its grace is over, and not before; nothing is left."""
+def pass_by_guard(ec2: LocalEc2, installation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass of the installed function, which the local EC2 keeps and never runs."""
+    _environment(ec2, installation, monkeypatch)
+    functions = ec2._client("lambda").list_functions()["Functions"]
+    (arn,) = [item["FunctionArn"] for item in functions if installation in item["FunctionName"]]
+    guard.handler({}, SimpleNamespace(invoked_function_arn=arn))
+
+
+def _environment(ec2: LocalEc2, installation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
+        "AWS_DEFAULT_REGION": ec2.provider["region"],
         "AWS_ENDPOINT_URL": ec2.provider["endpoint_url"],
-        "VMRUNNER_INSTALLATION": ec2.tags(instance)["vmrunner:installation"],
+        "VMRUNNER_INSTALLATION": installation,
         "VMRUNNER_REGIONS": ec2.provider["region"],
     }.items():
         monkeypatch.setenv(name, value)
+
+
+def end_by_guard(ec2: LocalEc2, instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard's handler ends it once its grace is over, and not before; nothing is left."""
+    _environment(ec2, ec2.tags(instance)["vmrunner:installation"], monkeypatch)
     ended = []
     before = ec2.state(instance)
     for late in (-1, guard.GRACE, guard.GRACE + 1):

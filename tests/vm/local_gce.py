@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import requests
 
+from deploy.gcp.guard import main as guard
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import Local
 from vmrunner.providers.gce.guard import name_of
@@ -73,11 +74,17 @@ class LocalGce(Local):
     # --- what a test does to it ---
 
     def guard(self, installation: str, region: str, roles: str) -> None:
-        """There is a guard for these roles, by its job in Cloud Scheduler."""
-        jobs = f"projects/{self.provider['project']}/locations/{region}/jobs"
-        job = {"name": f"{jobs}/{name_of(installation)}", "description": f"Roles: {roles}."}
-        answer = requests.post(f"{self.provider['api_endpoint']}/v1/{jobs}", json=job, timeout=30)
-        assert answer.ok, answer.text
+        """There is a guard for these roles, by its job in Cloud Scheduler, and it passed."""
+        url, project = self.provider["api_endpoint"], self.provider["project"]
+        name, jobs = name_of(installation), f"projects/{project}/locations/{region}/jobs"
+        job = {"name": f"{jobs}/{name}", "description": f"Roles: {roles}."}
+        account = {"accountId": name}
+        for place, resource in ((jobs, job), (f"projects/{project}/serviceAccounts", account)):
+            answer = requests.post(f"{url}/v1/{place}", json=resource, timeout=30)
+            assert answer.ok, answer.text
+        email = answer.json()["email"]
+        settings = guard.Settings(installation=installation, project=project, account=email)
+        guard.invoked(settings, requests.Session(), time.time(), url=url)
 
     def strike_in(self, instance: str, seconds: float) -> None:
         """The cloud's own deadline is so soon, at least half a minute."""

@@ -10,7 +10,7 @@ import pytest
 from tests.support.ec2 import credentials
 from tests.vm.home import Home, text, wait_until
 from tests.vm.local_cloud import newcomer
-from tests.vm.local_ec2 import LocalEc2, end_by_guard
+from tests.vm.local_ec2 import LocalEc2, end_by_guard, pass_by_guard
 from tests.vm.serving import Serving
 
 # Two VMs boot from cold for it; `make test` parks one at Compute Engine (`test_local_gce`).
@@ -64,6 +64,7 @@ def test_it_waits_without_power_and_serves_one_build(
         config.write(POOL)
     installed = home.run("guard", "install", "aws")
     assert installed.returncode == 0, text(installed.stderr)
+    pass_by_guard(ec2, home.installation(), monkeypatch)
     serving = Serving(home)
     try:
         first = parked(ec2)
@@ -78,6 +79,7 @@ def test_it_waits_without_power_and_serves_one_build(
         assert ec2.tags(first)["vmrunner:instance"] == build["instance"]
         ec2.wait_terminated(first, seconds=60)
         assert ec2.furniture(first) == []
+        pass_by_guard(ec2, home.installation(), monkeypatch)  # a sign holds for three periods
         second = parked(ec2, first)
     finally:
         serving.kill()

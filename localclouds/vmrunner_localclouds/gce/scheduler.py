@@ -1,5 +1,5 @@
 """Cloud Scheduler and IAM, as far as a guard is seen by them: jobs are made and read, and none is
-ever run; accounts have a description."""
+ever run; accounts are made and have a description."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _CHANGEABLE: Final = {"displayName", "description"}
 _DESCRIPTION: Final = int(LIMITS["bytes of an account's description"].value)
 _ACCOUNTS: Final = "projects/-/serviceAccounts/"
 _JOBS: Final = re.compile(r"projects/[^/]+/locations/[^/]+/jobs")
+_PROJECT: Final = re.compile(r"projects/([^/]+)/serviceAccounts")
+#: "must be 6-30 characters long, and match": https://cloud.google.com/iam/docs/reference/rest/v1/
+#: projects.serviceAccounts/create, 2026-12.
+_ACCOUNT_ID: Final = re.compile(r"(?=.{6,30}\Z)[a-z]([-a-z0-9]*[a-z0-9])")
 
 
 def answer(cloud: LocalGce, request: GceRequest) -> Json:
@@ -31,6 +35,8 @@ def answer(cloud: LocalGce, request: GceRequest) -> Json:
         job: Json = request.resource | {"state": "ENABLED"}
         cloud.jobs[job["name"]] = job
         return job
+    if verb == "POST" and (project := _PROJECT.fullmatch(name)):
+        return _new_account(cloud, project[1], request.resource)
     if verb == "GET" and path == billing.PATH:
         return billing.skus(cloud, request)
     if verb == "GET" and name in cloud.jobs:
@@ -41,6 +47,16 @@ def answer(cloud: LocalGce, request: GceRequest) -> Json:
             _patch(account, request.resource)
         return account
     raise GceRefusal(404, "notFound", f"Google has nothing there: {request.action}")
+
+
+def _new_account(cloud: LocalGce, project: str, body: Json) -> Json:
+    if not _ACCOUNT_ID.fullmatch(str(body.get("accountId"))):
+        raise GceRefusal(400, "badRequest", f"{body.get('accountId')!r} is no account id")
+    email = f"{body['accountId']}@{project}.iam.gserviceaccount.com"
+    if email in cloud.accounts:
+        raise GceRefusal(409, "alreadyExists", f"Service account {email} already exists")
+    cloud.accounts[email] = {**body.get("serviceAccount", {}), "email": email}
+    return cloud.accounts[email]
 
 
 def _patch(account: Json, body: Json) -> None:
