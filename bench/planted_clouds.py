@@ -37,6 +37,13 @@ BUGS: Final = (
         f"{COALESCED}::test_an_answer_is_read_after_its_question",
     ),
     Bug(
+        "EC2: a disrupted zone holds up the builds of all",
+        "providers/ec2/metadata_service.py",
+        "            if not found:\n                raise\n",
+        "            raise\n",
+        "tests/integration/test_ec2_first_contact.py::test_a_disrupted_zone_holds_up_no_other_seal",
+    ),
+    Bug(
         "EC2: each build looks for itself at its metadata service",
         "providers/ec2/metadata_service.py",
         "options = read(ref.id) or {}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_or
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Fate, Kind, Level, Market, Power, Reason, Spec
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.ec2 import metadata_service
 from vmrunner.providers.ec2.client import SEAL
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.port_images import FINISH_BY, OWNER
@@ -220,6 +223,25 @@ def test_builds_that_start_at_once_share_looks(
         list(builds.map(provider.seal, refs))
     assert not any(aws.cloud.by_id[ref.id].metadata for ref in refs)
     assert aws.cloud.count("DescribeInstances") - before <= len(refs) // 2
+
+
+def test_a_disrupted_zone_holds_up_no_other_seal(
+    aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look is for the builds of all zones: it tells what it can before it fails."""
+    provider, (seen, hidden) = fleet(aws, 2)
+    read = metadata_service.filtered
+
+    def partly(client: Any, region: str, name: str, ids: Sequence[str]) -> Iterator[Any]:
+        yield from read(client, region, name, ids)
+        raise CallFailed("Unavailable", Uncertain("the zone is disrupted"))
+
+    monkeypatch.setattr(metadata_service, "filtered", partly)
+    provider.seal(seen)
+    assert not aws.cloud.by_id[seen.id].metadata
+    monkeypatch.setattr(metadata_service, "filtered", lambda *_: iter(()))
+    with pytest.raises(Uncertain, match="not to be seen, not off yet"):
+        provider.seal(hidden)
 
 
 def test_a_guest_is_not_asked_to_shut_down(aws: Amazon) -> None:

@@ -180,14 +180,21 @@ def test_reap_ends_what_is_past_its_deadline_without_a_ledger(
     assert cloud.alive().keys() == {later}
 
 
-def test_all_expired_are_destroyed_with_a_ledger(
+def left_without_an_engine(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those with a row, whose row is closed, and those without; none that has time left."""
+    """A build with its VM, whose engine has ended."""
     monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
     with serving(home, cli):
         started(cli, cloud)
         cli("drain")
+
+
+def test_all_expired_are_destroyed_with_a_ledger(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with a row, whose row is closed, and those without; none that has time left."""
+    left_without_an_engine(home, cli, cloud, monkeypatch)
     (row,) = cli("vm", "ls", "-o", "json").items
     now = cloud.now()
     cloud.plant("fake", tags_of(home, "vm-a", now - 10))
@@ -205,10 +212,7 @@ def test_vms_are_destroyed_where_no_engine_can_be_started(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a full disk: what was done counts, and the next engine writes the builds' ends."""
-    monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
-    with serving(home, cli):
-        started(cli, cloud)
-        cli("drain")
+    left_without_an_engine(home, cli, cloud, monkeypatch)
     monkeypatch.undo()
     isolated(home, monkeypatch)
     monkeypatch.setenv("CLOUD_FILE", str(cloud.path))

@@ -3,26 +3,23 @@ it otherwise."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import Visitor
 from tests.support.caches import save
-from tests.support.http_service import Service, only
+from tests.support.http_service import Service
 from tests.support.page_fixtures import browser as browser
 from tests.support.page_fixtures import http as http
+from tests.support.page_fixtures import submit
 from tests.support.page_fixtures import visitor as visitor
 from tests.support.scripted_app import wait_until
 from vmrunner.model import CacheRule, CacheScope
 
 API = "/api/v1"
 SOON = 20_000  # milliseconds
-
-
-def submit(http: Service, *steps: str, **more: object) -> str:
-    answer = http.client().post(f"{API}/builds", json={"steps": list(steps), **more})
-    build: str = only(answer)["id"]
-    return build
 
 
 def running(http: Service, **more: object) -> str:
@@ -214,7 +211,7 @@ def test_forced_colours_leave_what_is_chosen_visible(http: Service, browser: Bro
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_printed_log_is_whole_and_dark_on_white(
-    http: Service, browser: Browser, scheme: str
+    http: Service, browser: Browser, scheme: Literal["light", "dark"]
 ) -> None:
     build = submit(http, "many 200\nhex 1b5b33376d77686974651b5b306d0a")
     http.ended(build)

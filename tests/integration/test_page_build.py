@@ -6,7 +6,6 @@ import re
 import shlex
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -16,17 +15,12 @@ from tests.support.browser import Visitor
 from tests.support.http_service import Service, only
 from tests.support.page_fixtures import browser as browser
 from tests.support.page_fixtures import http as http
+from tests.support.page_fixtures import submit
 from tests.support.page_fixtures import visitor as visitor
 from tests.support.scripted_app import wait_until
 
 API = "/api/v1"
 SOON = 20_000  # milliseconds
-
-
-def submit(http: Service, *steps: str, **more: Any) -> str:
-    answer = http.client().post(f"{API}/builds", json={"steps": list(steps), **more})
-    name: str = only(answer)["id"]
-    return name
 
 
 def test_a_page_follows_its_build_to_the_end(

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.browser import Visitor, chromium
-from tests.support.http_service import Service, service
+from tests.support.http_service import Service, only, service
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,10 @@ def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
     found = Visitor(browser, http.url, http.token())
     yield found
     found.close()
+
+
+def submit(http: Service, *steps: str, **more: object) -> str:
+    """A new build's id."""
+    answer = http.client().post("/api/v1/builds", json={"steps": list(steps), **more})
+    build: str = only(answer)["id"]
+    return build

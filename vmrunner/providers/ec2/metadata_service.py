@@ -45,5 +45,12 @@ class MetadataService:
             raise CallFailed("", Uncertain(text))
 
     def _options(self, region: str, ids: Sequence[str]) -> Mapping[str, Options]:
-        machines = filtered(self._client, region, INSTANCE_ID, ids)
-        return {item["InstanceId"]: item.get("MetadataOptions", {}) for item in machines}
+        """Options of those that can be seen: a disrupted zone holds up no build in another."""
+        found: dict[str, Options] = {}
+        try:
+            for item in filtered(self._client, region, INSTANCE_ID, ids):
+                found[item["InstanceId"]] = item.get("MetadataOptions", {})
+        except CallFailed:
+            if not found:
+                raise
+        return found
