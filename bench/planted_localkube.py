@@ -12,8 +12,16 @@ RIGHTS = "localclouds/tests/test_localkube_rights.py"
 STREAMS = "localclouds/tests/test_localkube_streams.py"
 
 POLICIES = "localclouds/tests/test_network_plugin.py"
+SECURITY = "localclouds/tests/test_localkube_security.py"
 
 BUGS: Final = (
+    Bug(
+        "Local Kubernetes: no level judges an init container",
+        f"{KUBE}/pod_security.py",
+        'for field in ("initContainers", "containers", "ephemeralContainers"):',
+        'for field in ("containers", "ephemeralContainers"):',
+        f"{SECURITY}::test_init_containers_are_judged_too",
+    ),
     Bug(
         "Local Kubernetes: anybody acts as anybody",
         f"{KUBE}/access.py",

@@ -49,6 +49,7 @@ from vmrunner_localclouds.kube.real_pods import RealPods
 from vmrunner_localclouds.kube.requests import KubeRequest
 from vmrunner_localclouds.kube.schemas import Schemas
 from vmrunner_localclouds.kube.secret_rules import SecretStrategy
+from vmrunner_localclouds.kube.security_admission import SecurityAdmission
 from vmrunner_localclouds.kube.store import Change, Store
 from vmrunner_localclouds.kube.strategies import Strategy
 from vmrunner_localclouds.kube.vmis import VirtController, VmiStrategy, is_launcher
@@ -98,6 +99,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         }
         self.access = Access(self)
         self.token = self.access.token(ADMIN)
+        self.security = SecurityAdmission(self)
         self.quotas = QuotaController(self)
         self.namespaces = NamespaceController(self)
         self.scheduler = Scheduler(self)

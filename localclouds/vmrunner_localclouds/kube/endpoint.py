@@ -141,8 +141,8 @@ class KubeEndpoint(JsonEndpoint[KubeRequest, RequestFate]):
             text = "the server does not allow this method on the requested resource"
             raise KubeRefusal(405, text)
         written = makers[request.verb](cloud, kind, request)
-        text = "; ".join(written.warnings)
-        headers = {"Warning": f'299 - "{text}"'} if text else {}
+        text = ", ".join(f"299 - {json.dumps(text)}" for text in written.warnings)
+        headers = {"Warning": text} if text else {}
         return _answer(written.status, view(written.object), headers)
 
     def _delete(self, kind: Kind, request: KubeRequest) -> HttpAnswer:

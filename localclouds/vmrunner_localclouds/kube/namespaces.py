@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vmrunner_localclouds.kube.api_error import Json
+from vmrunner_localclouds.kube import security_admission
+from vmrunner_localclouds.kube.api_error import Cause, Json
 from vmrunner_localclouds.kube.controllers import Controller
 from vmrunner_localclouds.kube.kinds import NAMESPACES, SERVICE_ACCOUNTS
 from vmrunner_localclouds.kube.store import Change
@@ -24,6 +25,9 @@ class NamespaceStrategy(Strategy):
         shown["metadata"]["labels"] = labels | {"kubernetes.io/metadata.name": name}
         shown["spec"] = {"finalizers": [_HOLDS]}
         shown["status"] = {"phase": "Active"}
+
+    def problems(self, shown: Json) -> list[Cause]:
+        return security_admission.problems(shown["metadata"].get("labels") or {})
 
 
 class NamespaceController(Controller):

@@ -21,6 +21,7 @@ FINALIZER: Final = "foregroundDeleteVirtualMachine"
 LAUNCHER: Final = "virt-launcher"
 _FINAL: Final = ("Succeeded", "Failed")
 _RETRY: Final = 5.0
+_USER: Final = 107  # qemu's, in the launcher's image
 _IMAGE: Final = "quay.io/kubevirt/virt-launcher:v1.6.3"
 
 
@@ -81,11 +82,12 @@ def _user_data(volume: Json, number: int) -> list[Cause]:
 
 class VirtController(Controller):
     """Gives each VMI a launcher's pod. `seconds`: from there to a running guest; `stop_seconds`:
-    from a delete to its end."""
+    from a delete to its end; `root`: launchers are root (feature gate `Root`)."""
 
     def __init__(self, cloud: LocalKube) -> None:
         super().__init__(cloud)
         self.stop_seconds = 0.0
+        self.root = False
         cloud.store.listeners.append(self._changed)
 
     def run(self, vmi: Json) -> None:
@@ -145,7 +147,8 @@ class VirtController(Controller):
         if vmi is None or "deletionTimestamp" in vmi["metadata"] or self.launcher(vmi):
             return
         try:
-            writes.add(self._cloud, PODS, _launcher(vmi), vmi["metadata"]["namespace"])
+            launcher = _launcher(vmi, root=self.root)
+            writes.add(self._cloud, PODS, launcher, vmi["metadata"]["namespace"])
         except KubeRefusal as refusal:
             text = f"failed to create virtual machine pod: {refusal.message}"
             condition = _condition(self._cloud, "Synchronized", "False", "FailedCreate", text)
@@ -237,8 +240,9 @@ def is_launcher(pod: Json) -> bool:
     return labels.get("kubevirt.io") == LAUNCHER
 
 
-def _launcher(vmi: Json) -> Json:
+def _launcher(vmi: Json, *, root: bool) -> Json:
     """The pod of a VMI, which has all of its labels (pkg/virt-controller/services/template.go)."""
+    user = 0 if root else _USER
     metadata, domain = vmi["metadata"], vmi["spec"]["domain"]
     labels = dict(metadata.get("labels") or {})
     labels |= {"kubevirt.io": LAUNCHER, "kubevirt.io/created-by": metadata["uid"]}
@@ -255,7 +259,23 @@ def _launcher(vmi: Json) -> Json:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    container = {"name": "compute", "image": _IMAGE, "resources": {"requests": requests}}
+    container = {
+        "name": "compute",
+        "image": _IMAGE,
+        "resources": {"requests": requests},
+        "securityContext": {
+            "runAsUser": user,
+            "runAsNonRoot": not root,
+            "privileged": False,
+            "capabilities": {"add": ["NET_BIND_SERVICE", "SYS_NICE"]}
+            if root
+            else {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]},
+            **({} if root else {"runAsGroup": user, "allowPrivilegeEscalation": False}),
+        },
+    }
+    security = {"runAsUser": user, "fsGroup": _USER}
+    if not root:
+        security |= {"runAsGroup": user, "runAsNonRoot": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -268,6 +288,7 @@ def _launcher(vmi: Json) -> Json:
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
+            "securityContext": security,
             "nodeSelector": copy.deepcopy(vmi["spec"].get("nodeSelector") or {}),
             "containers": [container],
         },

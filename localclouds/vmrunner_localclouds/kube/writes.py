@@ -42,7 +42,8 @@ class Written(NamedTuple):
 
 def create(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
     shown, warnings = _decoded(cloud, kind, request, request.document)
-    return Written(201, add(cloud, kind, shown, request.namespace, dry=_dry(request)), warnings)
+    made = add(cloud, kind, shown, request.namespace, dry=_dry(request))
+    return Written(201, made, warnings + cloud.security.warnings(kind, made))
 
 
 def update(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
@@ -95,6 +96,7 @@ def add(cloud: LocalKube, kind: Kind, shown: Json, namespace: str, *, dry: bool 
     strategy.fill(cloud, shown)
     _refuse(kind, shown, strategy.problems(shown))
     strategy.admit(cloud, shown)
+    cloud.security.admit(kind, shown)
     cloud.quotas.admit(kind, shown)
     if cloud.store.get(kind, own.get("namespace", ""), own["name"]) is not None:
         raise exists(kind.resource, own["name"])
@@ -138,6 +140,7 @@ def change(
     _refuse(kind, shown, _required(cloud, kind, shown))
     found = strategy.problems(shown) + strategy.update_problems(before, shown)
     _refuse(kind, shown, found)
+    cloud.security.admit_change(kind, before, shown)
     _judge(cloud, kind, shown)
     if dry:
         return shown
@@ -164,7 +167,8 @@ def _apply(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
         take_text(config)
     shown = apply.applied(cloud, kind, before, config, manager, force=force)
     if before is None:
-        return Written(201, add(cloud, kind, shown, request.namespace, dry=dry), warnings)
+        made = add(cloud, kind, shown, request.namespace, dry=dry)
+        return Written(201, made, warnings + cloud.security.warnings(kind, made))
     del shown["metadata"]["resourceVersion"]
     return Written(200, change(cloud, kind, before, shown, dry=dry), warnings)
 
