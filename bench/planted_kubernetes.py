@@ -14,8 +14,16 @@ STATES = "tests/unit/providers/kubernetes/test_states.py"
 CODES = "tests/unit/providers/kubernetes/test_error_codes.py"
 STARTS = "tests/integration/test_kubernetes_starts.py"
 WHOLE = "tests/unit/providers/kubernetes/test_whole_answers.py"
+ADMISSION = "tests/integration/test_kubernetes_admission.py"
 
 BUGS: Final = (
+    Bug(
+        "wait for room where a cluster's admission refuses a VM's pod",
+        "providers/kubernetes/states.py",
+        "if line is not None and line.error is BadOrder:",
+        "if line is not None and line.error is None:",
+        f"{ADMISSION}::test_a_vm_whose_launcher_is_refused_is_told_at_once",
+    ),
     Bug(
         "adopt whatever has the name in a cluster",
         "providers/kubernetes/create.py",

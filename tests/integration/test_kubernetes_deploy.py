@@ -25,7 +25,7 @@ from vmrunner_localclouds.kube.kinds import (
 )
 
 from tests.support.kube_deploy import FILES, PLACE, VERSIONS, documents, kubectl, problems
-from tests.support.kube_driver import Cluster, cluster, look, make_order
+from tests.support.kube_driver import Cluster, cluster, label_namespace, look, make_order
 from vmrunner.errors import QuotaExceeded, VmrunnerError
 from vmrunner.lib import unit_recipe
 from vmrunner.model import Fate, Finding, Key, Level, Network, Power
@@ -95,7 +95,9 @@ def installed(kube: Cluster, without: str = "") -> dict[str, Any]:
                 at, verb = rights()[without]
                 body["rules"][at]["verbs"].remove(verb)
                 body["rules"] = [rule for rule in body["rules"] if rule["verbs"]]
-            if body["kind"] != "Namespace":  # which is there
+            if body["kind"] == "Namespace":  # which is there
+                label_namespace(kube.cloud, body["metadata"]["labels"])
+            else:
                 kind = kube.cloud.kind_of(body["apiVersion"], body["kind"])
                 assert kind is not None
                 kube.cloud.add_object(kind, body)

@@ -13,22 +13,22 @@ from vmrunner_localclouds.kube import LocalKube
 _VMRUNNER: Final = Path(sys.executable).with_name("vmrunner")
 
 
-def settings(home: Path, cluster: LocalKube, unit: str, runtime: str) -> None:
+def settings(home: Path, cluster: LocalKube, unit: str, runtime: str, runs: str = "pod") -> None:
     """Write a configuration with nothing but this provider."""
     config = home / "config/vmrunner/config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(
-        f'[providers.cluster]\nkind = "kubernetes"\nruns = "pod"\nruntime_class = "{runtime}"\n'
+        f'[providers.cluster]\nkind = "kubernetes"\nruns = "{runs}"\nruntime_class = "{runtime}"\n'
         f'kubeconfig = "{cluster.kubeconfig}"\nunit_image = "{unit}"\nsizes = ["1x512MiB"]\n'
-        'disk = "1GiB"\n'
+        f'disk = "1GiB"\nimage = "{unit}"\n'
     )
 
 
 def run(
-    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str, runs: str = "pod"
 ) -> subprocess.CompletedProcess[str]:
     """`vmrunner run`, by such a configuration."""
-    with begin(home, cluster, unit, runtime, *words) as running:
+    with begin(home, cluster, unit, runtime, *words, runs=runs) as running:
         try:
             out, err = running.communicate(timeout=240)
         except subprocess.TimeoutExpired:
@@ -38,10 +38,10 @@ def run(
 
 
 def begin(
-    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str, runs: str = "pod"
 ) -> subprocess.Popen[str]:
     """The same, which runs on."""
-    settings(home, cluster, unit, runtime)
+    settings(home, cluster, unit, runtime, runs)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
     dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
     (home / "cwd").mkdir(exist_ok=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from vmrunner_localclouds.kube import LocalKube
+from vmrunner_localclouds.kube.kinds import NAMESPACES
 
 from vmrunner.lib import ids
 from vmrunner.model import Identity, Key, Network, Order, Ref, Resource, Role, Seen, Shape, Spec
@@ -54,6 +55,11 @@ class Cluster:
             sleep=self.clock.sleep,
         )
 
+    def label(self, **labels: str) -> None:
+        """Label the driver's namespace: `enforce="baseline"` of Pod Security."""
+        named = {f"pod-security.kubernetes.io/{key}": value for key, value in labels.items()}
+        label_namespace(self.cloud, named)
+
     def wait(self, true: Callable[[], Any], seconds: int = 120) -> Any:
         """Let time pass until it is."""
         for _ in range(seconds):
@@ -61,6 +67,15 @@ class Cluster:
                 return value
             self.clock.advance(1)
         raise AssertionError(f"not within {seconds} s")
+
+
+def label_namespace(cloud: LocalKube, labels: Mapping[str, str]) -> None:
+    """Add labels to the driver's namespace."""
+    with cloud.held():
+        found = cloud.store.get(NAMESPACES, "", cloud.namespace)
+        assert found is not None
+        meta = {**found["metadata"], "labels": {**found["metadata"]["labels"], **labels}}
+        cloud.store.replace(NAMESPACES, found, {**found, "metadata": meta})
 
 
 @contextmanager

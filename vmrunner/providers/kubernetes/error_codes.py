@@ -40,6 +40,7 @@ _UNLIMITED: Final = "let the ResourceQuota count requests alone, or a LimitRange
 _QUOTA: Final = "raise the namespace's ResourceQuota, or run fewer at once"
 _MAKE: Final = "make the namespace: deploy/kubernetes/namespace.yaml"
 _KUBEVIRT: Final = 'of VMs: install KubeVirt, or set runs = "pod"'
+_LEVEL: Final = "label the namespace for `baseline`; launchers that are root need `privileged`"
 _POLICY: Final = "let the cluster's admission policy admit vmrunner's namespace"
 _ADMISSION: Final = "let admission take it: see LimitRanges, priority classes, policies"
 _GOING: Final = "wait until the namespace is gone, then make it"
@@ -56,7 +57,7 @@ TABLE: Final = (
     AnswerMeaning(403, "", "failed quota", BadOrder, _UNLIMITED),
     AnswerMeaning(403, "", "RuntimeClass", BadOrder, _CLASS),
     AnswerMeaning(403, "", "being terminated", Refused, _GOING),
-    AnswerMeaning(403, "", "violates PodSecurity", BadOrder, "label the namespace for `baseline`"),
+    AnswerMeaning(403, "", "violates PodSecurity", BadOrder, _LEVEL),
     AnswerMeaning(403, "", "admission webhook", BadOrder, _POLICY),
     # A namespace that was just made gets its account in a moment.
     AnswerMeaning(403, "", "error looking up service account", Throttled),
@@ -95,15 +96,7 @@ def failed(
     text = f"{action} {where}: {status} {reason}: {message}".replace(" : ", ": ")
     unknown_kind = status == 404 and any(words in message for words in _NO_KIND)
     code = UNKNOWN_KIND if unknown_kind else reason or str(status)
-    line = next(
-        (
-            line
-            for line in TABLE
-            if (line.status, line.reason in ("", reason)) == (status, True)
-            and line.message in message
-        ),
-        None,
-    )
+    line = _line(status, reason, message)
     if line is not None and line.error is Throttled:
         return CallFailed(code, Throttled(text, hint=line.hint, wait=retry_after))
     if line is not None:
@@ -111,6 +104,13 @@ def failed(
     # What is no `Status` may be a gateway's, which knows nothing of what was done.
     undecided = is_undecided(status) or not document
     return CallFailed(code, Uncertain(text) if undecided else BadOrder(text))
+
+
+def refused_child(message: str) -> AnswerMeaning | None:
+    """The meaning of a refusal that a controller of the cluster's met, as it tells of it; None: the
+    cluster cannot say so of what was ordered, or it says nothing of a refusal."""
+    line = _line(403, "Forbidden", message) if "is forbidden: " in message else None
+    return line if line is not None and line.error in (BadOrder, QuotaExceeded) else None
 
 
 def unanswered(error: Exception, *, action: str, where: str) -> CallFailed:
@@ -147,6 +147,12 @@ def is_unknown_kind(failed: CallFailed) -> bool:
 def is_expired(failed: CallFailed) -> bool:
     """True if a list's token is too old: it begins again."""
     return failed.code in ("Expired", "Gone", "410")
+
+
+def _line(status: int, reason: str, message: str) -> AnswerMeaning | None:
+    """The first line of the table that fits an answer."""
+    fits = (line for line in TABLE if line.status == status and line.reason in ("", reason))
+    return next((line for line in fits if line.message in message), None)
 
 
 def _status(body: bytes) -> dict[str, Any]:

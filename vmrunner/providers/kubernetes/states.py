@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from vmrunner.errors import BadOrder
 from vmrunner.model import Address, ContainerEnd, Kind, Power, Reason, Ref, Scope, Seen
-from vmrunner.providers.kubernetes import image_ids
+from vmrunner.providers.common.call_failed import one_line
+from vmrunner.providers.kubernetes import error_codes, image_ids
 from vmrunner.providers.kubernetes.labels import instance_id
 
 JSON = Mapping[str, Any]
@@ -277,12 +279,7 @@ def _cause(ended: JSON) -> str:
 def _pending(status: JSON, now: float) -> View:
     synchronized = condition(status, "Synchronized")
     if synchronized.get("reason") == "FailedCreate":
-        # KubeVirt took the VM, and the cluster refuses the pod that it would run in.
-        text = str(synchronized.get("message") or "")
-        full = Reason.QUOTA if "exceeded quota" in text else Reason.NO_CAPACITY
-        since = moment(synchronized.get("lastTransitionTime"))
-        late = since is None or now - since >= PLACED_WITHIN
-        return View(Power.PENDING, text, unfit=full if late else None)
+        return _unlaunched(synchronized, now)
     placed = condition(status, "PodScheduled")
     since = moment(placed.get("lastTransitionTime"))
     if placed.get("reason") == "Unschedulable" and since is not None:
@@ -297,6 +294,19 @@ def _pending(status: JSON, now: float) -> View:
             message = str(waiting.get("message") or "")
             return View(Power.PENDING, f"{text}: {message}".rstrip(": "), unfit=Reason.IMAGE)
     return View(Power.PENDING, _words(status))
+
+
+def _unlaunched(synchronized: JSON, now: float) -> View:
+    """The state of a VM that KubeVirt took, and whose pod the cluster refuses: for good, where its
+    admission does not let in what was ordered; else until there is room."""
+    text = one_line(str(synchronized.get("message") or ""))
+    line = error_codes.refused_child(text)
+    if line is not None and line.error is BadOrder:
+        return View(Power.PENDING, f"{text} ({line.hint})", unfit=Reason.IMAGE)
+    full = Reason.QUOTA if line is not None else Reason.NO_CAPACITY
+    since = moment(synchronized.get("lastTransitionTime"))
+    late = since is None or now - since >= PLACED_WITHIN
+    return View(Power.PENDING, text, unfit=full if late else None)
 
 
 def _words(status: JSON) -> str:

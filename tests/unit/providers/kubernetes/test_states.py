@@ -230,7 +230,8 @@ def test_a_build_that_cannot_be_started_is_told_at_once(
 
 
 def test_a_vm_whose_pod_is_refused_is_no_capacity() -> None:
-    for words, unfit in (("exceeded quota: q", Reason.QUOTA), ("denied", Reason.NO_CAPACITY)):
+    quota = 'pods "virt-launcher-vm-1-" is forbidden: exceeded quota: q'
+    for words, unfit in ((quota, Reason.QUOTA), ("denied", Reason.NO_CAPACITY)):
         waits = conditions("Synchronized", "FailedCreate", "False")
         waits[0]["message"] = words
         found = states.vmi_view(pod(phase="Pending", conditions=waits), NOW + 60)
