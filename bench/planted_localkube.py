@@ -13,8 +13,16 @@ STREAMS = "localclouds/tests/test_localkube_streams.py"
 
 POLICIES = "localclouds/tests/test_network_plugin.py"
 SECURITY = "localclouds/tests/test_localkube_security.py"
+RANGES = "localclouds/tests/test_localkube_limit_ranges.py"
 
 BUGS: Final = (
+    Bug(
+        "Local Kubernetes: a range's most is no default limit",
+        f"{KUBE}/limit_ranges.py",
+        '{**item.get("max", {}), **item.get("default", {})}',
+        '{**item.get("default", {})}',
+        f"{RANGES}::test_defaults_of_a_range_are_its_bounds",
+    ),
     Bug(
         "Local Kubernetes: no level judges an init container",
         f"{KUBE}/pod_security.py",

@@ -31,6 +31,7 @@ from vmrunner_localclouds.kube.jobs import JobController, JobStrategy, TtlContro
 from vmrunner_localclouds.kube.kinds import (
     JOBS,
     KINDS,
+    LIMIT_RANGES,
     NAMESPACES,
     NODES,
     PODS,
@@ -40,6 +41,7 @@ from vmrunner_localclouds.kube.kinds import (
     Kind,
 )
 from vmrunner_localclouds.kube.kubelet import Kubelet, Scheduler
+from vmrunner_localclouds.kube.limit_ranges import LimitRanger, LimitRangeStrategy
 from vmrunner_localclouds.kube.machines import GONE, KubeMachine
 from vmrunner_localclouds.kube.namespaces import NamespaceController, NamespaceStrategy
 from vmrunner_localclouds.kube.network_plugin import NetworkPlugin
@@ -92,6 +94,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         self._machines: dict[str, KubeMachine] = {}  # by uid
         self._strategies: Mapping[Kind, Strategy] = {
             JOBS: JobStrategy(),
+            LIMIT_RANGES: LimitRangeStrategy(),
             NAMESPACES: NamespaceStrategy(),
             PODS: PodStrategy(),
             SECRETS: SecretStrategy(),
@@ -99,6 +102,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         }
         self.access = Access(self)
         self.token = self.access.token(ADMIN)
+        self.limits = LimitRanger(self)
         self.security = SecurityAdmission(self)
         self.quotas = QuotaController(self)
         self.namespaces = NamespaceController(self)

@@ -79,6 +79,8 @@ SECRETS: Final = _core("Secret", "secrets")
 EVENTS: Final = _core("Event", "events", "ev")
 RESOURCE_QUOTAS: Final = _core("ResourceQuota", "resourcequotas", "quota", "status")
 SERVICE_ACCOUNTS: Final = _core("ServiceAccount", "serviceaccounts", "sa", "token")
+LIMIT_RANGES: Final = _core("LimitRange", "limitranges", "limits")
+VOLUME_CLAIMS: Final = _core("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "status")
 JOBS: Final = _of("batch/v1", "Job", "jobs", "", "status")
 NETWORK_POLICIES: Final = _of("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", "netpol")
 RUNTIME_CLASSES: Final = _of("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", "", cluster=True)
@@ -118,8 +120,8 @@ KINDS: Final = (
     RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     _core("ConfigMap", "configmaps", "cm"),
-    _core("LimitRange", "limitranges", "limits"),
-    _core("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "status"),
+    LIMIT_RANGES,
+    VOLUME_CLAIMS,
     _core("Service", "services", "svc", "status"),
     JOBS,
     _of("batch/v1", "CronJob", "cronjobs", "cj", "status"),

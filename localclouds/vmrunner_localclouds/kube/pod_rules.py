@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner_localclouds.kube.api_error import Cause, Json, banned, forbidden, missing, wrong
 from vmrunner_localclouds.kube.kinds import PODS, RUNTIME_CLASSES
+from vmrunner_localclouds.kube.quantities import quantity
 from vmrunner_localclouds.kube.strategies import Strategy, defaults
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ _TOLERATIONS: Final = [
 class PodStrategy(Strategy):
     returns_deleted = True
 
-    def fill(self, _: LocalKube, shown: Json) -> None:
+    def fill(self, cloud: LocalKube, shown: Json) -> None:
         spec = shown["spec"]
         fill(spec)
+        cloud.limits.fill(shown)
         defaults(
             spec,
             {
@@ -162,6 +164,12 @@ def _container(container: Json, volumes: set[str], where: str) -> list[Cause]:
     found: list[Cause] = []
     if not container.get("image"):
         found.append(missing(f"{where}.image"))
+    resources = container.get("resources") or {}
+    limits = resources.get("limits") or {}
+    for name, amount in (resources.get("requests") or {}).items():
+        if name in limits and quantity(amount) > quantity(limits[name]):
+            text = f"must be less than or equal to {name} limit of {limits[name]}"
+            found.append(wrong(f"{where}.resources.requests", amount, text))
     for number, mount in enumerate(container.get("volumeMounts") or ()):
         if mount["name"] not in volumes:
             text = f'Not found: "{mount["name"]}"'

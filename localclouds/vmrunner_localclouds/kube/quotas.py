@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vmrunner_localclouds.kube.api_error import Json, forbidden
 from vmrunner_localclouds.kube.controllers import Controller
 from vmrunner_localclouds.kube.kinds import PODS, RESOURCE_QUOTAS, Kind
+from vmrunner_localclouds.kube.quantities import quantity
 from vmrunner_localclouds.kube.store import Change
 
 if TYPE_CHECKING:
@@ -25,20 +25,6 @@ _PLAIN: Final = frozenset(
     }
 )
 _COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
-_SUFFIXES: Final = {"": Fraction(1), "m": Fraction(1, 1000), "u": Fraction(1, 10**6)}
-_SUFFIXES.update({"n": Fraction(1, 10**9), "k": Fraction(1000)})
-_SUFFIXES.update({s: Fraction(1000) ** n for n, s in enumerate("MGTPE", 2)})
-_SUFFIXES.update({f"{s}i": Fraction(1024) ** n for n, s in enumerate("KMGTPE", 1)})
-
-
-def quantity(text: object) -> Fraction:
-    """A number of a Quantity: `500m`, `4Gi`, `1e3`."""
-    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?\d+)|([numkKMGTPE]i?)?)", str(text))
-    assert found is not None, text
-    number, exponent, suffix = found.groups()
-    if exponent:
-        return Fraction(number) * Fraction(10) ** int(exponent[1:])
-    return Fraction(number) * _SUFFIXES[suffix or ""]
 
 
 class QuotaController(Controller):

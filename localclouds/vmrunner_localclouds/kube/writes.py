@@ -96,6 +96,7 @@ def add(cloud: LocalKube, kind: Kind, shown: Json, namespace: str, *, dry: bool 
     strategy.fill(cloud, shown)
     _refuse(kind, shown, strategy.problems(shown))
     strategy.admit(cloud, shown)
+    cloud.limits.admit(kind, shown)
     cloud.security.admit(kind, shown)
     cloud.quotas.admit(kind, shown)
     if cloud.store.get(kind, own.get("namespace", ""), own["name"]) is not None:
