@@ -42,6 +42,7 @@ _MAKE: Final = "make the namespace: deploy/kubernetes/namespace.yaml"
 _KUBEVIRT: Final = 'of VMs: install KubeVirt, or set runs = "pod"'
 _LEVEL: Final = "label the namespace for `baseline`; launchers that are root need `privileged`"
 _POLICY: Final = "let the cluster's admission policy admit vmrunner's namespace"
+_RANGE: Final = "let the namespace's LimitRange have defaults above what vmrunner requests"
 _ADMISSION: Final = "let admission take it: see LimitRanges, priority classes, policies"
 _GOING: Final = "wait until the namespace is gone, then make it"
 _SMALLER: Final = "make the build's environment smaller"
@@ -75,6 +76,8 @@ TABLE: Final = (
     AnswerMeaning(409, "Conflict", "", BadOrder),
     AnswerMeaning(410, "", "", Uncertain),
     AnswerMeaning(413, "RequestEntityTooLarge", "", BadOrder, _SMALLER),
+    # A LimitRange's default is the limit of what names none, be it below what that requests.
+    AnswerMeaning(422, "Invalid", "must be less than or equal to", BadOrder, _RANGE),
     AnswerMeaning(422, "Invalid", "", BadOrder),
     AnswerMeaning(400, "BadRequest", "", BadOrder),
     AnswerMeaning(429, "", "", Throttled),
@@ -109,8 +112,11 @@ def failed(
 def refused_child(message: str) -> AnswerMeaning | None:
     """The meaning of a refusal that a controller of the cluster's met, as it tells of it; None: the
     cluster cannot say so of what was ordered, or it says nothing of a refusal."""
-    line = _line(403, "Forbidden", message) if "is forbidden: " in message else None
-    return line if line is not None and line.error in (BadOrder, QuotaExceeded) else None
+    for status, reason in ((403, "Forbidden"), (422, "Invalid")):
+        if f" is {reason.lower()}: " in message:
+            line = _line(status, reason, message)
+            return line if line is not None and line.error in (BadOrder, QuotaExceeded) else None
+    return None
 
 
 def unanswered(error: Exception, *, action: str, where: str) -> CallFailed:

@@ -302,7 +302,8 @@ def _unlaunched(synchronized: JSON, now: float) -> View:
     text = one_line(str(synchronized.get("message") or ""))
     line = error_codes.refused_child(text)
     if line is not None and line.error is BadOrder:
-        return View(Power.PENDING, f"{text} ({line.hint})", unfit=Reason.IMAGE)
+        hint = f" ({line.hint})" if line.hint else ""
+        return View(Power.PENDING, text + hint, unfit=Reason.IMAGE)
     full = Reason.QUOTA if line is not None else Reason.NO_CAPACITY
     since = moment(synchronized.get("lastTransitionTime"))
     late = since is None or now - since >= PLACED_WITHIN

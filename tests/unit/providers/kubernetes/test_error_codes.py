@@ -42,6 +42,7 @@ ANSWERS: list[tuple[int, str, str, type[ProviderError]]] = [
     (409, "Conflict", "Precondition failed: UID in precondition: a, UID in meta: b", BadOrder),
     (410, "Expired", "The provided continue parameter is too old", Uncertain),
     (413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728", BadOrder),
+    (422, "Invalid", "requests: must be less than or equal to cpu limit of 50m", BadOrder),
     (422, "Invalid", 'Pod "x" is invalid: spec.activeDeadlineSeconds', BadOrder),
     (400, "BadRequest", 'strict decoding error: unknown field "spec.x"', BadOrder),
     (429, "TooManyRequests", "the server has received too many requests", Throttled),
