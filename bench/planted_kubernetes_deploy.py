@@ -29,9 +29,16 @@ BUGS: Final = (
     Bug(
         "kubernetes: want a right that the role does not give",
         PERMISSIONS,
-        'Verb("get", "namespaces"),',
-        'Verb("get", "namespaces"), Verb("list", "namespaces"),',
+        '*_of("namespaces", "get"),',
+        '*_of("namespaces", "get list"),',
         f"{DEPLOY}::test_the_role_is_what_the_driver_asks_for",
+    ),
+    Bug(
+        "kubernetes: ask for no right to end a VM of a former configuration",
+        PERMISSIONS,
+        '*_of(_VMIS[0], "delete get list", _VMIS[1]),',
+        '*_of(_VMIS[0], "get list", _VMIS[1]),',
+        f"{DEPLOY}::test_each_way_runs_with_its_own_rights_alone",
     ),
     Bug(
         "kubernetes: doctor takes a quota too small for a class that is unknown",

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import pytest
@@ -22,13 +24,14 @@ from vmrunner_localclouds.kube.kinds import (
     ROLES,
     SECRETS,
     VMIS,
+    VOLUME_CLAIMS,
 )
 
 from tests.support.kube_deploy import FILES, PLACE, VERSIONS, documents, kubectl, problems
-from tests.support.kube_driver import Cluster, cluster, label_namespace, look, make_order
+from tests.support.kube_driver import Cluster, cluster, label_namespace, look, make_order, swept
 from vmrunner.errors import QuotaExceeded, VmrunnerError
 from vmrunner.lib import unit_recipe
-from vmrunner.model import Fate, Finding, Key, Level, Network, Power
+from vmrunner.model import Fate, Finding, Key, Kind, Level, Network, Power, Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.kubernetes import bodies
 from vmrunner.providers.kubernetes.labels import NETWORK
@@ -41,6 +44,7 @@ VOLUME: Final = {"data_volume": {"claim": "vmrunner-image", "size": "40GiB"}}
 WAYS: Final[dict[str, dict[str, Any]]] = {
     "vmi": {"runs": "vmi"},
     "volume": {"runs": "vmi", "image": VOLUME},
+    "probed": {"runs": "vmi", "unit_image": f"registry.example/unit@sha256:{'b' * 64}"},
     "pod": {"runs": "pod"},
 }
 #: Rights whose lack no call of a life meets: the first is for `doctor` alone, the second is asked
@@ -86,14 +90,23 @@ def answering(_: Any, __: int) -> socket.socket:
     return near
 
 
-def installed(kube: Cluster, without: str = "") -> dict[str, Any]:
+def needs(kube: Cluster, way: str) -> set[str]:
+    """The rights of one way to run, as the driver has them."""
+    return {str(right) for right in needed(kube.provider(**WAYS[way]).options)}
+
+
+def installed(
+    kube: Cluster, without: str = "", only: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
     """Options of somebody who has the account of `deploy/kubernetes/`. `without`: a right that is
-    taken from its role."""
+    taken from its role; `only`: all that it has."""
+    taken = (set(rights()) - only if only else set()) | ({without} if without else set())
     for name in FILES:
         for body in documents(name):
-            if body["kind"] == "Role" and without:
-                at, verb = rights()[without]
-                body["rules"][at]["verbs"].remove(verb)
+            if body["kind"] == "Role" and taken:
+                for right in taken:
+                    at, verb = rights()[right]
+                    body["rules"][at]["verbs"].remove(verb)
                 body["rules"] = [rule for rule in body["rules"] if rule["verbs"]]
             if body["kind"] == "Namespace":  # which is there
                 label_namespace(kube.cloud, body["metadata"]["labels"])
@@ -126,6 +139,8 @@ def live(kube: Cluster, way: str, options: dict[str, Any]) -> None:
     with ClusterChannel(lambda: provider).open(seen.address) as stream:
         stream.settimeout(30)
         assert stream.recv(8) == b"vmrunner"
+    if provider.options.unit_image is not None:
+        assert provider.probes.unit()["exec"].shown
     provider.console(ref)
     provider.lower(ref, provider.now() + 60)
     for page in provider.sweep():
@@ -143,10 +158,10 @@ def ready(provider: KubernetesProvider, order: Any) -> Any:
     return seen if seen is not None and seen.power is Power.RUNNING and seen.address else None
 
 
-def fails(kube: Cluster, options: dict[str, Any]) -> list[str]:
-    """The ways in which a life fails, by its error or by what it left."""
+def fails(kube: Cluster, options: dict[str, Any], *ways: str) -> list[str]:
+    """The ways in which a life fails, by its error or by what it left. `ways`: of these alone."""
     failed = []
-    for way in WAYS:
+    for way in ways or WAYS:
         try:
             many(kube, way, options)
             live(kube, way, options)
@@ -155,9 +170,18 @@ def fails(kube: Cluster, options: dict[str, Any]) -> list[str]:
     return failed
 
 
+def of_former_ways(kube: Cluster) -> list[Ref]:
+    """What former configurations left, one of each way."""
+    refs = []
+    for way in WAYS.values():
+        provider = kube.provider(**way)
+        refs.append(provider.create(make_order(provider)))
+    return refs
+
+
 def many(kube: Cluster, way: str, options: dict[str, Any]) -> None:
     """Look at more than are looked at one by one; then the collector is off, and each is ended by
-    itself."""
+    itself, be it of a former configuration."""
     provider = kube.provider(**(WAYS[way] | options))
     orders = [make_order(provider) for _ in range(4)]
     refs = [provider.create(order) for order in orders]
@@ -167,13 +191,17 @@ def many(kube: Cluster, way: str, options: dict[str, Any]) -> None:
         for order, ref in zip(orders, refs, strict=True)
     ]
     assert len(provider.look(keys)) == 4
+    former = of_former_ways(kube)
+    for ref in former:
+        provider.lower(ref, provider.now() + 300)
     kube.cloud.garbage.on = False
     try:
+        claims = [r.ref for r in swept(provider) if r.ref.kind is Kind.DISK]
         for _ in range(2):
-            outcomes = provider.delete(refs, force=True)
+            outcomes = provider.delete([*refs, *former, *claims], force=True)
             assert all(o.fate is not Fate.FAILED for o in outcomes.values()), outcomes
             kube.clock.advance(15)
-        assert not kube.cloud.all(PODS if way == "pod" else VMIS)
+        assert not any(kube.cloud.all(kind, "vmrunner") for kind in (PODS, VMIS, VOLUME_CLAIMS))
     finally:
         kube.cloud.garbage.on = True
         kube.clock.advance(700)
@@ -231,8 +259,55 @@ def test_the_role_is_of_one_namespace_and_names_no_wildcard() -> None:
 
 
 def test_the_role_is_what_the_driver_asks_for(kube: Cluster) -> None:
-    wanted = {str(right) for way in WAYS.values() for right in needed(kube.provider(**way).options)}
+    wanted = set[str]().union(*(needs(kube, way) for way in WAYS))
     assert wanted | {"list resourcequotas"} == set(rights())
+
+
+def test_the_page_names_the_roles_rights() -> None:
+    page = (PLACE.parents[1] / "docs/kubernetes.md").read_text()
+    table = page.partition("| resource | verbs | for |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([a-z/]+)`[^|]*\| ([a-z ]+) \|", table, re.MULTILINE)
+    named = [f"{verb} {resource}" for resource, verbs in rows for verb in verbs.split()]
+    assert sorted(named) == sorted(rights())
+
+
+def test_doctor_reviews_the_roles_rights_and_no_others(kube: Cluster) -> None:
+    options = installed(kube)
+    for way in WAYS.values():
+        kube.provider(**(way | options)).check()
+    reviews = (
+        request.document["spec"]["resourceAttributes"]
+        for request in kube.cloud.requests
+        if request.resource == "selfsubjectaccessreviews"
+    )
+    names = {
+        f"{review['verb']} {review['resource']}/{review.get('subresource', '')}".rstrip("/")
+        for review in reviews
+    }
+    assert names == set(rights())
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_each_way_runs_with_its_own_rights_alone(kube: Cluster, way: str) -> None:
+    options = installed(kube, only=needs(kube, way))
+    assert fails(kube, options, way) == []
+    found = findings(kube.provider(**(WAYS[way] | options)))
+    assert [each.message for each in found if "denied" in each.message] == [
+        "denied: list resourcequotas: a quota that is used up is not told"
+    ]
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_no_way_runs_without_any_of_its_rights(way: str) -> None:
+    """Of each, by its own life, or by that of what a former configuration left."""
+    with cluster(version="1.35") as kube:
+        wanted = needs(kube, way)
+    for right in sorted(wanted - FOR_DOCTOR):
+        with cluster(version="1.35") as kube:
+            kube.cloud.programs = Unit()
+            kube.cloud.ports = answering
+            options = installed(kube, without=right, only=wanted)
+            assert fails(kube, options, way), f"{way} runs without: {right}"
 
 
 def test_doctor_finds_nothing_with_the_role(kube: Cluster) -> None:

@@ -27,7 +27,7 @@ from tests.support.kube_driver import Cluster, cluster, make_order
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, NoCapacity, Throttled
 from vmrunner.lib import unit_recipe
 from vmrunner.model import Finding, Level, Network, Spec
-from vmrunner.providers.kubernetes.permissions import needed
+from vmrunner.providers.kubernetes.permissions import OPTIONAL, needed
 from vmrunner.providers.kubernetes.probes import UNKNOWN
 from vmrunner.providers.kubernetes.provider import KubernetesProvider
 
@@ -220,7 +220,7 @@ def test_a_planted_mistake_is_told_with_its_fix(
 def user(kube: Cluster, *left_out: str) -> Path:
     """A kubeconfig of somebody who has all rights that are needed but these."""
     provider = kube.provider("pod")
-    permissions = {*needed(kube.provider().options), *needed(provider.options)}
+    permissions = {*needed(kube.provider().options), *needed(provider.options), OPTIONAL}
     rules = [
         {"verbs": [r.verb], "apiGroups": [r.group], "resources": [r.resource]}
         for r in permissions

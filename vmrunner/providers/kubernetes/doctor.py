@@ -24,7 +24,7 @@ from vmrunner.providers.common.findings import (
 from vmrunner.providers.kubernetes import bodies, error_codes
 from vmrunner.providers.kubernetes.client import JOBS, JOBS_META, PODS, VMIS
 from vmrunner.providers.kubernetes.labels import PREFIX
-from vmrunner.providers.kubernetes.permissions import DELETE
+from vmrunner.providers.kubernetes.permissions import DELETE, OPTIONAL
 from vmrunner.providers.kubernetes.probes import NO_CONTROL, Verdict
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ def _rights(provider: KubernetesProvider) -> Iterator[Finding]:
         yield bad("rights", f"denied: {names}{why}", f"allow them: {_role()}")
     else:
         yield ok("rights", "all that are needed, and to streams get and create")
+    if not provider.permissions.ask(OPTIONAL):
+        what = f"denied: {OPTIONAL}: a quota that is used up is not told"
+        yield warning("rights", what, f"allow it: {_role()}")
 
 
 def _streams(missing: list[Any]) -> bool:
@@ -169,7 +172,7 @@ def _recipe(verdict: Verdict) -> Iterator[Finding]:
 
 def _network(provider: KubernetesProvider) -> Iterator[Finding]:
     options = provider.options
-    if options.network_policy == "never" or options.unit_image is None:
+    if not options.probes_network:
         why = 'network_policy = "never"' if options.unit_image else "no unit_image to probe with"
         yield warning(
             "network none",

@@ -78,6 +78,11 @@ class KubernetesOptions(CloudOptions):
         return found if isinstance(found, Mapping) else None
 
     @property
+    def probes_network(self) -> bool:
+        """True where a probe shows whether network policies hold."""
+        return self.network_policy == "probe" and self.unit_image is not None
+
+    @property
     def image_name(self) -> str:
         """Name of the image in offers."""
         if self.runs == "pod":

@@ -31,34 +31,42 @@ class Verb(NamedTuple):
 
 
 DELETE: Final = Verb("delete", "jobs", "batch")
-_JOBS: Final = tuple(Verb(v, "jobs", "batch") for v in ("delete", "create", "get", "list", "patch"))
-_SECRETS: Final = tuple(Verb(v, "secrets") for v in ("delete", "create", "get", "list"))
-_PODS: Final = tuple(Verb(v, "pods") for v in ("delete", "create", "get", "list", "patch"))
-_VMIS: Final = tuple(
-    Verb(v, "virtualmachineinstances", "kubevirt.io") for v in ("delete", "create", "get", "list")
+#: For `doctor` alone: without it a quota that is used up is not told.
+OPTIONAL: Final = Verb("list", "resourcequotas")
+
+
+def _of(resource: str, verbs: str, group: str = "") -> tuple[Verb, ...]:
+    return tuple(Verb(verb, resource, group) for verb in verbs.split())
+
+
+_VMIS: Final = ("virtualmachineinstances", "kubevirt.io")
+#: What is made is the configuration's; what is found, and so looked at, lowered and ended, may be a
+#: former one's. The right to delete comes first.
+_ALWAYS: Final = (
+    *_of("jobs", "delete create get list patch", "batch"),
+    *_of("secrets", "delete create get list"),
+    *_of("pods", "delete get list patch"),
+    *_of(_VMIS[0], "delete get list", _VMIS[1]),
+    *_of("persistentvolumeclaims", "delete list"),
+    *_of("namespaces", "get"),
+    *_of("pods/log", "get"),
 )
-_CLAIMS: Final = tuple(Verb(v, "persistentvolumeclaims") for v in ("delete", "create", "get"))
 #: From Kubernetes 1.35 a WebSocket needs `create` beside `get`.
-_EXEC: Final = tuple(Verb(v, "pods/exec") for v in ("get", "create"))
-_FORWARD: Final = tuple(
-    Verb(v, "virtualmachineinstances/portforward", "subresources.kubevirt.io")
-    for v in ("get", "create")
+_OF_PODS: Final = (*_of("pods", "create"), *_of("pods/exec", "get create"))
+_OF_VMS: Final = (
+    *_of(_VMIS[0], "create", _VMIS[1]),
+    *_of(f"{_VMIS[0]}/portforward", "get create", f"subresources.{_VMIS[1]}"),
 )
-_REST: Final = (
-    Verb("get", "namespaces"),
-    Verb("list", "persistentvolumeclaims"),
-    Verb("get", "pods/log"),
-)
+_OF_VOLUMES: Final = _of("persistentvolumeclaims", "create get")
 
 
 def needed(options: KubernetesOptions) -> Iterator[Verb]:
     """Yield the rights of such a provider, the one to delete first."""
-    yield from _JOBS
-    yield from _SECRETS
-    yield from _PODS
-    yield from _EXEC if options.runs == "pod" else (*_VMIS, *_FORWARD)
-    yield from _CLAIMS if options.volume is not None else ()
-    yield from _REST
+    yield from _ALWAYS
+    yield from _OF_VMS if options.runs == "vmi" else ()
+    # A probe of network policies is a pod, of whatever runs builds.
+    yield from _OF_PODS if options.runs == "pod" or options.probes_network else ()
+    yield from _OF_VOLUMES if options.runs == "vmi" and options.volume is not None else ()
 
 
 class KubePermissions:
