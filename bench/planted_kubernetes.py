@@ -147,12 +147,19 @@ BUGS: Final = (
     Bug(
         "show a cluster's admission half a unit",
         "providers/kubernetes/doctor.py",
-        "    spec = bodies.unit(name, image, shape, size, options)\n",
-        "    spec = bodies.unit(name, image, shape, size, options)\n"
+        "    spec = bodies.unit(_NAME, image, shape, size, options)\n",
+        "    spec = bodies.unit(_NAME, image, shape, size, options)\n"
         '    spec["containers"] = [\n'
         '        {**each, "securityContext": bodies.confined()} for each in spec["containers"]\n'
         "    ]\n",
         f"{DOCTOR}::test_the_whole_unit_is_shown_to_admission",
+    ),
+    Bug(
+        "show a cluster's admission no VM",
+        "providers/kubernetes/doctor.py",
+        "        yield from _taken(provider, VMIS, vm)\n",
+        "        provider.client.page(VMIS, **dict(limit=str(len(vm))))\n",
+        f"{DOCTOR}::test_a_whole_vm_is_shown_to_admission",
     ),
     Bug(
         "believe a gateway that says 404 of a cluster",

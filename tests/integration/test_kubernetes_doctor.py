@@ -16,11 +16,13 @@ from vmrunner_localclouds.kube import FORBIDDEN
 from vmrunner_localclouds.kube.access import User
 from vmrunner_localclouds.kube.kinds import (
     JOBS,
+    LIMIT_RANGES,
     PODS,
     RESOURCE_QUOTAS,
     ROLE_BINDINGS,
     ROLES,
     SECRETS,
+    VMIS,
 )
 
 from tests.support.kube_driver import Cluster, cluster, make_order
@@ -183,6 +185,34 @@ def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
     return {}
 
 
+def a_range_for_disks(kube: Cluster) -> dict[str, Any]:
+    spec = {"limits": [{"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}]}
+    kube.cloud.add_object(LIMIT_RANGES, {"metadata": {"name": "l"}, "spec": spec})
+    return {"image": {"data_volume": {"claim": "vmrunner-image", "size": "40GiB"}}}
+
+
+def a_hard_level(kube: Cluster) -> dict[str, Any]:
+    kube.label(enforce="restricted")
+    return {}
+
+
+def a_hard_level_for_pods(kube: Cluster) -> dict[str, Any]:
+    kube.label(enforce="restricted")
+    inside(kube, Containers())
+    return {"runs": "pod", "unit_image": _IMAGE}
+
+
+def no_kubevirt(kube: Cluster) -> dict[str, Any]:
+    del kube.cloud.kinds["kubevirt.io", "v1", "virtualmachineinstances"]
+    return {}
+
+
+def a_quota_of_vms(kube: Cluster) -> dict[str, Any]:
+    hard = {"count/virtualmachineinstances.kubevirt.io": "0"}
+    kube.cloud.add_object(RESOURCE_QUOTAS, {"metadata": {"name": "vms"}, "spec": {"hard": hard}})
+    return {}
+
+
 @pytest.mark.parametrize(
     ("plant", "check", "words", "fix"),
     [
@@ -203,6 +233,11 @@ def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
         (finished_jobs_stay, "controllers", "no controller ended it", "ttl-after-finished"),
         (a_small_quota, "quota", "requests.cpu=2", "raise the namespace's ResourceQuota"),
         (a_used_up_quota, "quota", "pods is used up", "raise it"),
+        (no_kubevirt, "cluster", "could not find the requested resource", "install KubeVirt"),
+        (a_quota_of_vms, "quota", "limited: count/virtualmachineinstances", "raise the namespace"),
+        (a_range_for_disks, "cluster", "maximum storage usage", "LimitRanges"),
+        (a_hard_level, "Pod Security", "restricted is enforced", "`baseline`"),
+        (a_hard_level_for_pods, "cluster", 'violates PodSecurity "restricted', "`baseline`"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -274,6 +309,23 @@ def test_the_whole_unit_is_shown_to_admission(kube: Cluster) -> None:
     assert found.level is Level.ERROR
     assert "DAC_OVERRIDE" in found.message
     assert "admission policy" in found.fix
+
+
+def test_a_whole_vm_is_shown_to_admission(kube: Cluster) -> None:
+    """KubeVirt's webhooks judge what is asked for in a build's VM, and nothing is made of it."""
+
+    def policy(request: Any) -> RequestFate | None:
+        if request.action != "virtualmachineinstances.create" or b"masquerade" not in request.body:
+            return None
+        words = 'admission webhook "virtualmachineinstances-create-validator.kubevirt.io" denied '
+        return FORBIDDEN._replace(message=words + "the request: masquerade is not permitted")
+
+    assert findings(kube.provider())["KubeVirt"].message == "a VM passes the cluster's admission"
+    kube.cloud.faults.on_request = policy
+    found = findings(kube.provider())["cluster"]
+    assert found.level is Level.ERROR
+    assert "masquerade is not permitted" in found.message
+    assert not kube.cloud.all(VMIS)
 
 
 def test_who_may_not_delete_launches_nothing(kube: Cluster) -> None:

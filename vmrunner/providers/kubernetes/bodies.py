@@ -155,6 +155,11 @@ def identity_files(identity: Identity | None, deadline: float) -> dict[str, byte
 
 def claim(order: Order, uid: str, options: KubernetesOptions) -> JSON:
     """The volume that is a VM's disk: a clone, which nobody else has."""
+    return claim_of(metadata(order, uid), options)
+
+
+def claim_of(meta: Mapping[str, Any], options: KubernetesOptions) -> JSON:
+    """Such a volume, with this metadata."""
     table = options.volume
     assert table is not None
     spec: JSON = {
@@ -168,7 +173,7 @@ def claim(order: Order, uid: str, options: KubernetesOptions) -> JSON:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": metadata(order, uid),
+        "metadata": dict(meta),
         "spec": spec,
     }
 
@@ -176,9 +181,14 @@ def claim(order: Order, uid: str, options: KubernetesOptions) -> JSON:
 def vmi(order: Order, uid: str, options: KubernetesOptions) -> JSON:
     """The VM: never started again, nothing of the pod network but port 22 gets in."""
     size = size_of(order.offer.machine_type)
-    root: JSON = {"containerDisk": {"image": order.offer.image}}
+    return machine(metadata(order, uid), order.offer.image, size, options)
+
+
+def machine(meta: Mapping[str, Any], image: str, size: Size, options: KubernetesOptions) -> JSON:
+    """Such a VM, with this metadata; its secret and its volume have its name."""
+    root: JSON = {"containerDisk": {"image": image}}
     if options.volume is not None:
-        root = {"persistentVolumeClaim": {"claimName": order.instance}}
+        root = {"persistentVolumeClaim": {"claimName": meta["name"]}}
     spec: JSON = {
         "terminationGracePeriodSeconds": 0,
         "evictionStrategy": "None",
@@ -198,14 +208,14 @@ def vmi(order: Order, uid: str, options: KubernetesOptions) -> JSON:
         "networks": [{"name": "default", "pod": {}}],
         "volumes": [
             {"name": "root", **root},
-            {"name": "seed", "cloudInitNoCloud": {"secretRef": {"name": order.instance}}},
+            {"name": "seed", "cloudInitNoCloud": {"secretRef": {"name": meta["name"]}}},
         ],
         **_placement(options),
     }
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
-        "metadata": metadata(order, uid),
+        "metadata": dict(meta),
         "spec": spec,
     }
 

@@ -3,7 +3,7 @@ launch needs. Each finding with its fix; one that fails hinders no other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from vmrunner.providers.common.findings import (
     warning,
 )
 from vmrunner.providers.kubernetes import bodies, error_codes
-from vmrunner.providers.kubernetes.client import JOBS, JOBS_META, PODS, VMIS
+from vmrunner.providers.kubernetes.client import CLAIMS, JOBS, JOBS_META, PODS, VMIS, ApiKind
 from vmrunner.providers.kubernetes.labels import PREFIX
 from vmrunner.providers.kubernetes.permissions import DELETE, OPTIONAL
 from vmrunner.providers.kubernetes.probes import NO_CONTROL, Verdict
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Check = Callable[["KubernetesProvider"], Iterator[Finding]]
 
+_NAME: Final = "vmrunner-check"  # of what is shown to admission
 _LOOK: Final = "see docs/kubernetes.md"
 #: Tokens are not judged by this host's clock; past it certificates are.
 _REFUSED: Final = 3600.0
@@ -102,13 +103,18 @@ def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
     """Check that the cluster takes what would be asked for: its kinds, runtime class, policies."""
     provider.options.check_launch()
     options = provider.options
-    name = "vmrunner-check"
-    meta = {"name": name, "labels": {f"{PREFIX}installation": options.installation}}
+    meta = {"name": _NAME, "labels": {f"{PREFIX}installation": options.installation}}
     provider.client.create(JOBS, bodies.timer(meta, 1), dry=True)
     yield ok("jobs", "a deadline's Job passes the cluster's admission")
+    # As a build's is: what asks for less may pass where no build does.
+    size = min(options.machine_sizes, key=attrgetter("cpus", "memory"))
     if options.runs == "vmi":
-        provider.client.page(VMIS, limit="1")
-        yield ok("KubeVirt", "virtualmachineinstances are there")
+        if options.volume is not None:
+            yield from _taken(provider, CLAIMS, bodies.claim_of(meta, options))
+        vm = bodies.machine(meta, options.image_name, size, options)
+        yield from _taken(provider, VMIS, vm)
+        yield ok("KubeVirt", "a VM passes the cluster's admission")
+        yield from _launchers(provider)
         return
     if options.runtime_class is None:
         yield warning(
@@ -116,19 +122,36 @@ def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
             'wall = "none": builds share the node\'s kernel',
             "set runtime_class to one with a wall, such as kata-qemu or gvisor",
         )
-    # As a build's is: what asks for less may pass where no build does.
     image, shape = str(options.unit_image), Shape(container="build", runtime="", log_bytes=1 << 20)
-    size = min(options.machine_sizes, key=attrgetter("cpus", "memory"))
-    spec = bodies.unit(name, image, shape, size, options)
+    spec = bodies.unit(_NAME, image, shape, size, options)
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    yield from _taken(provider, PODS, pod)
+    yield ok("runtime class", f"{options.runtime_class or _OWN} is taken")
+
+
+def _taken(
+    provider: KubernetesProvider, kind: ApiKind, body: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Ask whether it would be taken. Raises `CallFailed` where it would not; a quota is warned of:
+    it is judged last, after all else, and others' builds may be what fills it."""
     try:
-        provider.client.create(PODS, pod, dry=True)
+        provider.client.create(kind, body, dry=True)
     except CallFailed as failed:
         if not isinstance(failed.error, QuotaExceeded):
             raise
-        # Judged last: the class was taken. Others' builds may be what fills it.
         yield warning("quota", f"no build fits: {failed.error.args[0]}", failed.error.hint)
-    yield ok("runtime class", f"{options.runtime_class or _OWN} is taken")
+
+
+def _launchers(provider: KubernetesProvider) -> Iterator[Finding]:
+    """Warn of a level that no VM's pod may pass, which no dry run of the VM shows."""
+    namespace = provider.client.call("GET", f"/api/v1/namespaces/{provider.options.namespace}")
+    labels = namespace["metadata"].get("labels") or {}
+    if labels.get("pod-security.kubernetes.io/enforce") == "restricted":
+        yield warning(
+            "Pod Security",
+            "restricted is enforced: KubeVirt's launchers pass it only with a seccomp profile",
+            "label the namespace for `baseline`, or set KubeVirt's seccompConfiguration",
+        )
 
 
 def _controllers(provider: KubernetesProvider) -> Iterator[Finding]:
