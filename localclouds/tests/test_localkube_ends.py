@@ -242,6 +242,33 @@ def test_an_image_that_cannot_be_pulled(kube: KubeApi) -> None:
 
 
 @pytest.mark.standin
+def test_a_node_without_a_class_makes_no_sandbox(kube: KubeApi) -> None:
+    """kubernetes.io, "Runtime Class": pods of it wait; nothing but an event tells why, which counts
+    its repetitions (pkg/kubelet/kuberuntime/kuberuntime_manager.go `SyncPod`; the words of
+    containerd's internal/cri/server/sandbox_run.go)."""
+    kube.local.kubelet.lacks.add("kata-qemu")
+    kube.create(pod(runtimeClassName="kata-qemu"))
+    for _ in range(2):
+        kube.clock.advance(10)
+        status = kube.get("pods", "vm-1").body["status"]
+    waits = {each["state"]["waiting"]["reason"] for each in status["containerStatuses"]}
+    assert (status["phase"], waits) == ("Pending", {"ContainerCreating"})
+    conditions = {each["type"]: each["status"] for each in status["conditions"]}
+    assert conditions["PodReadyToStartContainers"] == "False"
+    assert conditions["PodScheduled"] == "True"
+    selector = "involvedObject.name=vm-1,type=Warning"
+    (event,) = kube.list("events", fieldSelector=selector).body["items"]
+    assert (event["reason"], event["count"]) == ("FailedCreatePodSandBox", 3)
+    assert event["message"] == (
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox "
+        'runtime: no runtime for "kata-qemu" is configured'
+    )
+    kube.local.kubelet.lacks.clear()
+    kube.clock.advance(10)
+    assert kube.get("pods", "vm-1").body["status"]["phase"] == "Running"
+
+
+@pytest.mark.standin
 def test_the_life_of_a_vmi(kube: KubeApi) -> None:
     """kubevirt pkg/virt-controller/watch/vmi: its launcher has its labels, its finalizer stays
     until the launcher is gone, and it ends as Succeeded."""

@@ -18,7 +18,8 @@ KEPT: Final = 3600.0
 
 def tell(
     cloud: LocalKube, shown: Json, reason: str, message: str, component: str, *, bad: bool = False
-) -> None:
+) -> Json:
+    """Tell of an object; the event."""
     metadata = shown["metadata"]
     now = timestamps.written(cloud.now())
     name = f"{metadata['name']}.{secrets.token_hex(8)}"
@@ -49,8 +50,18 @@ def tell(
         "lastTimestamp": now,
         "count": 1,
     }
-    cloud.store.create(EVENTS, event)
     cloud.later(KEPT, lambda: _forget(cloud, event))
+    return cloud.store.create(EVENTS, event)
+
+
+def repeat(cloud: LocalKube, event: Json) -> None:
+    """Count an event once more (client-go tools/record, `EventCorrelator`)."""
+    metadata = event["metadata"]
+    found = cloud.store.get(EVENTS, metadata["namespace"], metadata["name"])
+    if found is not None:
+        now = timestamps.written(cloud.now())
+        more = {"count": found["count"] + 1, "lastTimestamp": now}
+        cloud.store.replace(EVENTS, found, {**found, **more})
 
 
 def _forget(cloud: LocalKube, event: Json) -> None:

@@ -19,6 +19,10 @@ ADDRESS: Final = "192.0.2.10"
 _EVICTED_AFTER: Final = 300.0
 _FULL: Final = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available"
 _ENDED: Final = ("Succeeded", "Failed")
+_AGAIN: Final = 10.0  # seconds until a sandbox is tried again
+_NO_SANDBOX: Final = (
+    "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: "
+)
 
 
 class Scheduler(Controller):
@@ -72,7 +76,8 @@ class Scheduler(Controller):
 class Kubelet(Controller):
     """Runs pods. `seconds`: from a binding to running containers; `probe_seconds`: from there to
     the success of startup probes; `stop_seconds`: from a delete to the end of its containers;
-    `pull_errors`: image → the reason and message for which it cannot be pulled."""
+    `pull_errors`: image → the reason and message for which it cannot be pulled; `lacks`: handlers
+    of runtime classes that this node does not have."""
 
     def __init__(self, cloud: LocalKube) -> None:
         super().__init__(cloud)
@@ -80,6 +85,8 @@ class Kubelet(Controller):
         self.stop_seconds = 0.0
         self.deadline_late = 0.0  # so long past its time a pod's deadline strikes
         self.pull_errors: dict[str, tuple[str, str]] = {}
+        self.lacks: set[str] = set()
+        self._failures: dict[tuple[str, str], Json] = {}  # events, by pod and words
         self._addresses = 0
         cloud.store.listeners.append(self._changed)
 
@@ -101,6 +108,9 @@ class Kubelet(Controller):
         """Start the containers of a pod, or start them now that their images can be had."""
         pod = self._of(uid)
         if pod is None or "deletionTimestamp" in pod["metadata"] or _ended(pod):
+            return
+        if (handler := self._cloud.handler_of(pod)) in self.lacks:
+            self.fail_sandbox(pod, f'no runtime for "{handler}" is configured')
             return
         machine = self._cloud.machine(uid)
         if self._cloud.containers is not None and machine is not None:
@@ -131,6 +141,23 @@ class Kubelet(Controller):
             if not quick:
                 self._cloud.later(self.probe_seconds, lambda: self._do(lambda: self._probed(uid)))
         self._arm(pod)
+
+    def fail_sandbox(self, pod: Json, why: str) -> None:
+        """Note that a pod has no place to run in; it is tried again."""
+        uid = pod["metadata"]["uid"]
+        at = timestamps.written(self._cloud.now())
+        status = pod_status.waiting(pod["spec"], at, ADDRESS, pod["status"], {}, sandbox=False)
+        if "startTime" not in pod["status"]:
+            pod = self._write(pod, status)
+            self._arm(pod)
+        if (event := self._failures.get((uid, why))) is not None:
+            events.repeat(self._cloud, event)
+        else:
+            text = f"{_NO_SANDBOX}{why}"
+            self._failures[uid, why] = events.tell(
+                self._cloud, pod, "FailedCreatePodSandBox", text, "kubelet", bad=True
+            )
+        self.soon(lambda: self.start(uid), _AGAIN)
 
     # --- within ---
 

@@ -88,15 +88,22 @@ def running(spec: Json, at: str, address: str, host: str, former: Json, *, start
 
 
 def waiting(
-    spec: Json, at: str, host: str, former: Json, reasons: Mapping[str, tuple[str, str]]
+    spec: Json,
+    at: str,
+    host: str,
+    former: Json,
+    reasons: Mapping[str, tuple[str, str]],
+    *,
+    sandbox: bool = True,
 ) -> Json:
-    """Some containers cannot begin: container → reason and message."""
+    """Some containers cannot begin: container → reason and message. Without a sandbox none can."""
     containers = []
     for each in spec["containers"]:
         reason, message = reasons.get(each["name"], ("ContainerCreating", ""))
         state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
         containers.append(container(each, state, started=False, ready=False))
     off = {"Ready": "False", "ContainersReady": "False"}
+    off |= {} if sandbox else {"PodReadyToStartContainers": "False"}
     return {
         **former,
         "phase": "Pending",

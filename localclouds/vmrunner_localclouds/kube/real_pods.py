@@ -67,8 +67,7 @@ class RealPods:
                 on_change=lambda: self._changed(machine),
             )
         except ValueError as error:
-            text = f"Failed to create pod sandbox: {error}"
-            events.tell(cloud, pod, "FailedCreatePodSandBox", text, "kubelet", bad=True)
+            cloud.kubelet.fail_sandbox(pod, str(error))
 
     def wall_in(self, walls: Mapping[str, Wall]) -> None:
         """Let these walls, by pods' addresses, be all that there are."""
