@@ -18,6 +18,13 @@ ADMISSION = "tests/integration/test_kubernetes_admission.py"
 
 BUGS: Final = (
     Bug(
+        "wait for a node that does not have a pod's runtime class",
+        "providers/kubernetes/events.py",
+        "return replace(seen, power=Power.STOPPING, detail=words) if words else seen",
+        "return replace(seen, detail=words) if words else seen",
+        f"{STARTS}::test_a_node_without_the_class_is_told",
+    ),
+    Bug(
         "wait for room where a cluster's admission refuses a VM's pod",
         "providers/kubernetes/states.py",
         "if line is not None and line.error is BadOrder:",

@@ -255,7 +255,7 @@ def test_a_planted_mistake_is_told_with_its_fix(
 def user(kube: Cluster, *left_out: str) -> Path:
     """A kubeconfig of somebody who has all rights that are needed but these."""
     provider = kube.provider("pod")
-    permissions = {*needed(kube.provider().options), *needed(provider.options), OPTIONAL}
+    permissions = {*needed(kube.provider().options), *needed(provider.options), *OPTIONAL}
     rules = [
         {"verbs": [r.verb], "apiGroups": [r.group], "resources": [r.resource]}
         for r in permissions

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import pytest
+from vmrunner_localclouds.common.faults import RequestFate
+from vmrunner_localclouds.kube import FORBIDDEN
 
 from tests.support.kube_driver import Cluster, cluster, make_order
 from vmrunner.errors import Throttled
 from vmrunner.model import Key, Power, Seen
 from vmrunner.providers.kubernetes.describe import SINGLY
+from vmrunner.providers.kubernetes.events import SANDBOX_WITHIN
 from vmrunner.providers.kubernetes.provider import STARTING, STARTS_WITHIN, KubernetesProvider
 
 
@@ -116,3 +120,80 @@ def test_no_vm_is_looked_at_in_a_hurry(kube: Cluster) -> None:
     provider, before = kube.provider("vmi"), len(kube.cloud.requests)
     assert provider.look(keys)[keys[0]].power is Power.PENDING
     assert len(kube.cloud.requests) - before <= 2
+
+
+# --- what never starts ----------------------------------------------------------------------------
+
+#: The handler that a node must have: of a unit's class, of KubeVirt's launchers.
+HANDLERS: Final = {"pod": "runsc", "vmi": "runc"}
+RUNS: Final = sorted(HANDLERS)
+
+
+def lists_of_events(kube: Cluster) -> int:
+    return sum(request.action == "events.list" for request in kube.cloud.requests)
+
+
+def without_a_handler(kube: Cluster, runs: str) -> tuple[KubernetesProvider, Key]:
+    """One that waits on a node which does not have its runtime class, for as long as that takes."""
+    kube.cloud.kubelet.lacks.add(HANDLERS[runs])
+    (key,) = born(kube, runs)
+    provider = kube.provider(runs)
+    kube.clock.advance(SANDBOX_WITHIN - 10)
+    assert provider.look([key])[key].power is Power.PENDING
+    assert lists_of_events(kube) == 0
+    kube.clock.advance(20)
+    return provider, key
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_a_node_without_the_class_is_told(kube: Cluster, runs: str) -> None:
+    """By its event: nothing else in the API says why it waits. Another node may have the class, so
+    that the build may have another try."""
+    provider, key = without_a_handler(kube, runs)
+    seen = provider.look([key])[key]
+    assert (seen.power, seen.unfit) == (Power.STOPPING, None)
+    assert f'no runtime for "{HANDLERS[runs]}" is configured' in seen.detail
+    assert "node_selector" in seen.detail
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_one_that_got_its_place_late_is_well(kube: Cluster, runs: str) -> None:
+    provider, key = without_a_handler(kube, runs)
+    kube.cloud.kubelet.lacks.clear()
+    kube.clock.advance(15)
+    kube.wait(lambda: provider.look([key])[key].power is Power.RUNNING)
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_who_may_not_list_events_waits_on(kube: Cluster, runs: str) -> None:
+    """The words are for people: without them nothing is concluded, and no look fails."""
+    provider, key = without_a_handler(kube, runs)
+
+    def denied(request: Any) -> RequestFate | None:
+        return FORBIDDEN if request.action == "events.list" else None
+
+    kube.cloud.faults.on_request = denied
+    assert provider.look([key])[key].power is Power.PENDING
+    assert lists_of_events(kube) == 1
+
+
+def test_a_slow_pull_asks_for_few_events(kube: Cluster) -> None:
+    """A pod that has its place is asked nothing; one that waits for it, once a while."""
+    kube.cloud.kubelet.pull_errors["registry.example/build"] = ("ContainerCreating", "")
+    (key,) = born(kube, "pod")
+    provider = kube.provider("pod")
+    kube.clock.advance(SANDBOX_WITHIN + 10)
+    assert provider.look([key])[key].power is Power.PENDING
+    assert lists_of_events(kube) == 0
+    kube.cloud.kubelet.on = False
+    (key,) = born(kube, "pod")
+    for _ in range(int(SANDBOX_WITHIN) + 30):
+        kube.clock.advance(1)
+        provider.look([key])
+    assert lists_of_events(kube) == 2
+
+
+def test_a_probe_on_such_a_node_says_why(kube: Cluster) -> None:
+    kube.cloud.kubelet.lacks.add("runsc")
+    words = kube.provider("pod").probes.unit()["exec"].words
+    assert 'no runtime for "runsc" is configured' in words

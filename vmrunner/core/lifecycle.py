@@ -321,26 +321,27 @@ def end_of_sign(
     unfit: Reason | None = None,
 ) -> End:
     """Return the end of a build whose instance shows one of `ENDED`. `expired`: it ended past its
-    deadline, by whichever layer was first. `unfit`: as in `Seen`."""
+    deadline, by whichever layer was first. `message`: its provider's words; `unfit`: as in
+    `Seen`."""
+    words = f": {message}" if message else ""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:
         return end_of(build, Death.EXPIRED)
     if seen is InstanceSign.PREEMPTED:
-        text = message or "the cloud took the machine back"
+        text = f"the cloud took the machine back{words}"
         return End(result=Result.ERROR, reason=Reason.PREEMPTED, message=text, lost=True)
     if seen is InstanceSign.SELF_ENDED and build.steps_started:
         # Only the build itself can switch the guest off: it failed, nothing of ours did.
-        text = message or "the VM was switched off from inside while the build's steps ran"
+        text = "the VM was switched off from inside while the build's steps ran"
         return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
     if is_coming(build):
         if unfit is not None:
             return End(result=Result.ERROR, reason=unfit, message=message)
-        text = message or "the VM ended before it was ready"
+        text = f"the VM ended before it was ready{words}"
         return End(result=Result.ERROR, reason=Reason.BOOT_FAILED, message=text, lost=True)
-    return End(
-        result=Result.ERROR, reason=Reason.VM_LOST, message=message or "the VM is gone", lost=True
-    )
+    text = f"the VM is gone{words}"
+    return End(result=Result.ERROR, reason=Reason.VM_LOST, message=text, lost=True)
 
 
 def of_sandbox(build: BuildRecord, end: End) -> End:

@@ -427,6 +427,6 @@ class Reconciler:
         self, build: BuildRecord, row: Instance, what: InstanceSign, seen: Seen | None = None
     ) -> End:
         expired = self._context.now(row) >= row.end
-        if seen is None or seen.unfit is None:
+        if seen is None:
             return end_of_sign(build, what, expired=expired)
         return end_of_sign(build, what, expired=expired, message=seen.detail, unfit=seen.unfit)

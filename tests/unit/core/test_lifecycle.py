@@ -138,6 +138,23 @@ def test_switching_the_guest_off_amid_steps_fails_the_build() -> None:
     assert (early.reason, early.lost) == (Reason.BOOT_FAILED, True)
 
 
+@pytest.mark.parametrize(
+    ("state", "what", "words"),
+    [
+        (BuildState.BOOTING, InstanceSign.LOST, "the VM ended before it was ready: no room"),
+        (BuildState.RUNNING, InstanceSign.LOST, "the VM is gone: no room"),
+        (BuildState.RUNNING, InstanceSign.PREEMPTED, "the cloud took the machine back: no room"),
+    ],
+)
+def test_a_lost_vms_end_has_its_providers_words(
+    state: BuildState, what: InstanceSign, words: str
+) -> None:
+    end = end_of_sign(running(state), what, expired=False, message="no room")
+    assert (end.message, end.lost) == (words, True)
+    bare = end_of_sign(running(state), what, expired=False)
+    assert bare.message == words.partition(":")[0]
+
+
 def test_a_vm_is_not_retried_where_none_would_be_better() -> None:
     for state, reason in (
         (BuildState.BOOTING, Reason.CREDENTIALS),

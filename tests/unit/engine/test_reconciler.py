@@ -331,6 +331,23 @@ def test_a_session_whose_vm_ended_is_heard_for_a_while(parts: EngineParts, bench
     assert (parts.build().result, parts.build().reason) == (Result.ERROR, Reason.PREEMPTED)
 
 
+def test_why_a_vm_ended_is_told_to_its_build(
+    parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its provider's words: else nobody learns them, since the VM goes."""
+    _, row = parts.booting()
+    look = parts.provider.look
+
+    def shown(ids: Sequence[Key]) -> dict[Key, Seen]:
+        ended = {"power": Power.STOPPING, "address": None, "detail": "no runtime is configured"}
+        return {key: replace(seen, **ended) for key, seen in look(ids).items()}
+
+    monkeypatch.setattr(parts.provider, "look", shown)
+    bench.tick(1)
+    message = parts.ledger.instances.get(row.id).message
+    assert message == "the VM ended before it was ready: no runtime is configured"
+
+
 def test_a_dying_vm_that_is_seen_dead_is_closed(parts: EngineParts, bench: Bench) -> None:
     row = parts.dying()
     bench.tick()

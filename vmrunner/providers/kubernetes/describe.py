@@ -14,6 +14,7 @@ from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.kubernetes import error_codes, states
 from vmrunner.providers.kubernetes.client import PODS, VMIS, ApiKind, KubeClient
+from vmrunner.providers.kubernetes.events import SandboxWatch
 from vmrunner.providers.kubernetes.identity import NamespaceIdentity
 from vmrunner.providers.kubernetes.labels import PREFIX, instance_id, tags
 
@@ -43,6 +44,7 @@ class KubeDescriber:
         self._installation = installation
         self._kinds = kinds
         self._now = now
+        self._sandboxes = SandboxWatch(client, now)
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
         """Return all that can be seen, and what is known to be dead. Raises `CallFailed`."""
@@ -83,7 +85,8 @@ class KubeDescriber:
                 if key is None or not self._is(item, key):
                     continue
                 del unmatched[key.instance]
-                found[key] = seen_of(kind, scope, item, self._now())
+                seen = seen_of(kind, scope, item, self._now())
+                found[key] = self._sandboxes.explained(kind, item, seen)
 
     def _items(self, kind: ApiKind, names: Sequence[str], *, whole: bool) -> Iterator[JSON]:
         if len(names) <= SINGLY:

@@ -69,9 +69,10 @@ def _rights(provider: KubernetesProvider) -> Iterator[Finding]:
         yield bad("rights", f"denied: {names}{why}", f"allow them: {_role()}")
     else:
         yield ok("rights", "all that are needed, and to streams get and create")
-    if not provider.permissions.ask(OPTIONAL):
-        what = f"denied: {OPTIONAL}: a quota that is used up is not told"
-        yield warning("rights", what, f"allow it: {_role()}")
+    for right, words in OPTIONAL.items():
+        if not provider.permissions.ask(right):
+            what = f"denied: {right}: {words} is not told"
+            yield warning("rights", what, f"allow it: {_role()}")
 
 
 def _streams(missing: list[Any]) -> bool:

@@ -31,8 +31,11 @@ class Verb(NamedTuple):
 
 
 DELETE: Final = Verb("delete", "jobs", "batch")
-#: For `doctor` alone: without it a quota that is used up is not told.
-OPTIONAL: Final = Verb("list", "resourcequotas")
+#: Rights without which a build runs all the same, and what is not told then.
+OPTIONAL: Final = {
+    Verb("list", "resourcequotas"): "a quota that is used up",
+    Verb("list", "events"): "why a node does not start a pod",
+}
 
 
 def _of(resource: str, verbs: str, group: str = "") -> tuple[Verb, ...]:

@@ -333,9 +333,15 @@ class KubeProbes:
         return str((self._client.get(PODS, name).get("status") or {}).get("phase") or "")
 
     def _why(self, name: str) -> str:
+        from vmrunner.providers.kubernetes import events
         from vmrunner.providers.kubernetes.states import pod_view
 
-        return pod_view(self._client.get(PODS, name), self._now()).detail or "it is pending"
+        pod = self._client.get(PODS, name)
+        found = pod_view(pod, self._now()).detail
+        try:
+            return found or events.refusal(self._client, pod) or "it is pending"
+        except CallFailed:
+            return "it is pending"
 
     def _drop(self, kind: Any, name: str, uid: str) -> None:
         """Let it go now; it ends by itself anyway."""
