@@ -18,6 +18,13 @@ ADMISSION = "tests/integration/test_kubernetes_admission.py"
 
 BUGS: Final = (
     Bug(
+        "run a build beside a supervisor of another version",
+        "providers/kubernetes/unit_version.py",
+        '[ "$recipe" = "$0" ] || exit {OLD_UNIT}; ',
+        '[ -n "$recipe" ] || exit {OLD_UNIT}; ',
+        f"{STATES}::test_a_unit_is_laid_out_by_its_own_recipe_alone",
+    ),
+    Bug(
         "wait for a node that does not have a pod's runtime class",
         "providers/kubernetes/events.py",
         "return replace(seen, power=Power.STOPPING, detail=words) if words else seen",

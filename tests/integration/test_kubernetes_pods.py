@@ -22,6 +22,7 @@ from tests.support.loopback_registry import (
 )
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
+from vmrunner.lib import unit_recipe
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -87,6 +88,22 @@ def test_an_image_without_a_shell_ends_at_once(
         done = run(tmp_path, cluster, images[0], "runc", "--container", image, "--", "true")
     assert done.returncode != 0
     assert f"container image {image} has no /bin/sh, which steps need" in done.stderr
+
+
+def test_an_old_unit_image_is_refused_in_words(
+    tmp_path: Path, cluster: LocalKube, images: tuple[str, str]
+) -> None:
+    """Before anything of a build runs beside a supervisor that is not ours; whoever asked no
+    `doctor` learns it here."""
+    (tmp_path / "registry").mkdir()
+    with LoopbackRegistry(tmp_path / "registry") as registry:
+        old = unit_image(registry, tmp_path, recipe="0123456789")
+        done = run(tmp_path, cluster, old, "runc", "--container", images[1], "--", "true")
+    print(done.stdout, done.stderr)
+    assert done.returncode not in (0, 1)
+    assert f"is not this vmrunner's, {unit_recipe.current()}" in done.stderr
+    assert "vmrunner image build --unit --push" in done.stderr
+    wait_for(lambda: not any(cluster.all(kind) for kind in (JOBS, SECRETS, PODS)))
 
 
 def test_a_retry_runs_the_first_attempts_bytes(tmp_path: Path, images: tuple[str, str]) -> None:

@@ -59,11 +59,11 @@ _OURS: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SYS_CHRO
 _BUILDS: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL"]
 
 
-def unit_image(registry: LoopbackRegistry, home: Path) -> str:
+def unit_image(registry: LoopbackRegistry, home: Path, recipe: str = "") -> str:
     """A unit image of this machine's own programs and our files, pushed; its name. To make the real
-    one takes a minute: `images/unit_image.py`."""
+    one takes a minute: `images/unit_image.py`. `recipe`: it says that it is of this one."""
     modules = list((Path(sysconfig.get_path("stdlib")) / "lib-dynload").glob("_ctypes.*.so"))
-    layers = [programs(_PROGRAMS.split(), modules), _python(), _ours()]
+    layers = [programs(_PROGRAMS.split(), modules), _python(), _ours(recipe)]
     return registry.push("unit:1", archive(home / "unit.tar", layers, Env=["PATH=/bin:/usr/bin"]))
 
 
@@ -79,9 +79,9 @@ def _python() -> bytes:
     return buffer.getvalue()
 
 
-def _ours() -> bytes:
+def _ours(recipe: str) -> bytes:
     files = {**unit_recipe.files(), **unit_recipe.byte_code()}
-    files[unit_recipe.HASH] = f"{unit_recipe.current()}\n".encode()
+    files[unit_recipe.HASH] = f"{recipe or unit_recipe.current()}\n".encode()
     files["etc/passwd"] = (
         b"root:x:0:0::/root:/bin/sh\nsshd:x:1:1::/run/sshd:/bin/false\nnobody:x:2:2::/:/bin/false\n"
     )

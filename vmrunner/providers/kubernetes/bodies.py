@@ -16,6 +16,7 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder
 from vmrunner.lib import units
 from vmrunner.model import Identity, Network, NetworkPolicy, Order, Shape
+from vmrunner.providers.kubernetes import unit_version
 from vmrunner.providers.kubernetes.labels import NETWORK, ORDER, USER_TAGS, digest, labels_of
 from vmrunner.providers.kubernetes.options import DISK, KubernetesOptions, Size, quantity, size_of
 
@@ -312,7 +313,7 @@ def _lay(image: str) -> JSON:
     return {
         "name": "lay",
         "image": image,
-        "command": [_SUPERVISOR, "lay"],
+        "command": unit_version.lay_command(),
         "securityContext": confined(),
         "resources": SMALL,
         "volumeMounts": [{"name": "box", "mountPath": "/vmrunner"}],

@@ -21,7 +21,7 @@ from vmrunner.providers.common.findings import (
     ok,
     warning,
 )
-from vmrunner.providers.kubernetes import bodies, error_codes
+from vmrunner.providers.kubernetes import bodies, error_codes, unit_version
 from vmrunner.providers.kubernetes.client import CLAIMS, JOBS, JOBS_META, PODS, VMIS, ApiKind
 from vmrunner.providers.kubernetes.labels import PREFIX
 from vmrunner.providers.kubernetes.permissions import DELETE, OPTIONAL
@@ -37,7 +37,7 @@ _LOOK: Final = "see docs/kubernetes.md"
 #: Tokens are not judged by this host's clock; past it certificates are.
 _REFUSED: Final = 3600.0
 _OWN: Final = "the node's own runtime"
-_BASE: Final = "vmrunner image build --unit --push REGISTRY/NAME, and set unit_image"
+_BASE: Final = unit_version.MAKE
 
 
 def check(provider: KubernetesProvider) -> list[Finding]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from vmrunner.errors import BadOrder
 from vmrunner.model import Address, ContainerEnd, Kind, Power, Reason, Ref, Scope, Seen
 from vmrunner.providers.common.call_failed import one_line
-from vmrunner.providers.kubernetes import error_codes, image_ids
+from vmrunner.providers.kubernetes import error_codes, image_ids, unit_version
 from vmrunner.providers.kubernetes.labels import instance_id
 
 JSON = Mapping[str, Any]
@@ -210,6 +210,8 @@ def _ended_pod(status: JSON) -> View:
         return View(Power.DEAD, "disk_full")
     if reason.startswith(_NO_ROOM):
         return View(Power.DEAD, detail, unfit=Reason.NO_CAPACITY)
+    if unit_version.is_old(_not_laid(status)):
+        return View(Power.DEAD, unit_version.words(), unfit=Reason.IMAGE)
     taken = reason in _TAKEN_BACK or _is_taken_back(status)
     if not detail and status.get("phase") == "Failed":
         ended = _terminated(status, OURS) or _terminated(status, BUILD) or _not_laid(status)

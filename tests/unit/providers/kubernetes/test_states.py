@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.providers.kubernetes.orders import NAME, SCOPE, UID
+from vmrunner.lib import unit_recipe
 from vmrunner.model import ContainerEnd, Power, Reason
-from vmrunner.providers.kubernetes import states
+from vmrunner.providers.kubernetes import states, unit_version
 from vmrunner.providers.kubernetes.states import View
 
 THEN = "2026-11-30T10:00:00Z"
@@ -138,6 +141,32 @@ def test_a_unit_that_was_not_laid_out_says_why() -> None:
     found = view(shown)
     assert (found.power, found.preempted) == (Power.DEAD, False)
     assert found.detail == "StartError: exec: supervisor: no such file (exit code 128)"
+
+
+def test_an_old_unit_image_is_no_images_fault_of_the_build() -> None:
+    """Its own recipe is not that of this vmrunner: no other offer would help."""
+    never = [{"name": name, "state": {"waiting": {}}} for name in ("vmrunner", "build")]
+    lay = container("lay", started=False, **ended(unit_version.OLD_UNIT, "Error"))
+    found = view(pod(phase="Failed", initContainerStatuses=[lay], containerStatuses=never))
+    assert (found.power, found.unfit) == (Power.DEAD, Reason.IMAGE)
+    assert found.detail.startswith("unit_image: ")
+    assert unit_recipe.current() in found.detail
+
+
+@pytest.mark.parametrize("recipe", [unit_recipe.current(), "0123456789", None])
+def test_a_unit_is_laid_out_by_its_own_recipe_alone(tmp_path: Path, recipe: str | None) -> None:
+    """What the container runs, with this host's shell in place of the image's."""
+    *shell, script, wanted = unit_version.lay_command()
+    if recipe is not None:
+        (tmp_path / "recipe").write_text(f"{recipe}\n")
+    (tmp_path / "supervisor").write_text('#!/bin/sh\necho "$1"\n')
+    (tmp_path / "supervisor").chmod(0o755)
+    here = script.replace("/usr/lib/vmrunner", str(tmp_path))
+    done = subprocess.run([*shell, here, wanted], capture_output=True, text=True, check=False)
+    right = recipe == unit_recipe.current()
+    assert (done.returncode, done.stdout) == (
+        (0, "lay\n") if right else (unit_version.OLD_UNIT, "")
+    )
 
 
 @pytest.mark.parametrize(("later", "unfit"), [(59, None), (60, Reason.NO_CAPACITY)])
