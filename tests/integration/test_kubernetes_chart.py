@@ -13,6 +13,7 @@ from helm_python import Chart, HelmValuesError, lint
 from typer.main import get_command
 from vmrunner_localclouds.kube import LocalKube
 from vmrunner_localclouds.kube.kinds import DEFINITIONS, NAMESPACES
+from vmrunner_localclouds.kube.pod_security import Policy, template, violations
 
 from tests.support.http_service import Service
 from tests.support.kube_deploy import CHART, VERSIONS, apply, documents, kubectl, problems
@@ -52,6 +53,15 @@ def test_helms_linter_has_nothing_to_say(values: JSON) -> None:
     report = lint(CHART, values, strict=True)
     worth = [each for each in report["messages"] if each["error"] != "icon is recommended"]
     assert (report["total_charts_linted"], worth, report["errors"]) == (1, [], [])
+
+
+@pytest.mark.parametrize("values", [FULL, LEAST], ids=["full", "least"])
+def test_the_services_pods_pass_the_strictest_level(values: JSON) -> None:
+    """Pod Security's `restricted`, of the newest rules there are."""
+    made = [found for body in rendered(values) if (found := template(body)) is not None]
+    assert made
+    for metadata, spec in made:
+        assert violations(Policy("restricted", "latest"), 37, metadata, spec) == ""
 
 
 @pytest.mark.parametrize("values", [FULL, LEAST], ids=["full", "least"])
