@@ -70,13 +70,13 @@ def test_no_route_overlooks_a_parameter(http: Service) -> None:
             assert answer.json()["field"] in {"nowhere", *needed}, answer.text
 
 
-@pytest.mark.parametrize("said", [{"params": {"dry_run": "true"}}, {"json": {"dry_run": True}}])
-def test_what_ends_or_removes_overlooks_nothing(http: Service, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("words", [{"params": {"dry_run": "true"}}, {"json": {"dry_run": True}}])
+def test_what_ends_or_removes_overlooks_nothing(http: Service, words: dict[str, Any]) -> None:
     client = http.client()
     build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
     vm = http.ended(build)._row.instance
     for path in (f"instances/{vm}/destroy", f"builds/{build}/remove", "caches/c-1/remove"):
-        answer = client.post(f"{API}/{path}", **said)
+        answer = client.post(f"{API}/{path}", **words)
         assert (answer.status_code, answer.json()["field"]) == (422, "dry_run"), answer.text
     assert client.get(f"{API}/builds/{build}/logs").content == b"x\n"
 
