@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.support.http_service import Service, service
+from tests.support import api_answers
+from tests.support.http_service import Service, only, service
 from vmrunner.config.jobfile import JobArtifact, JobStep
 from vmrunner.server.build_body import BuildBody, SandboxBody
 
@@ -56,6 +57,28 @@ def test_a_page_after_nothing_is_refused(http: Service) -> None:
     for path in ("builds?after=x", "instances?after="):
         answer = http.client().get(f"{API}/{path}")
         assert (answer.status_code, answer.json()["field"]) == (422, "after"), path
+
+
+def test_no_route_overlooks_a_parameter(http: Service) -> None:
+    """`?dry_run=true` at a route that has none ended a VM."""
+    client = http.client()
+    for path, item in api_answers.document()["paths"].items():
+        for method, operation in item.items():
+            answer = client.request(method, re.sub(r"{\w+}", "x", path), params={"nowhere": "1"})
+            assert answer.status_code == 422, f"{method} {path}: {answer.text}"
+            needed = {at["name"] for at in operation["parameters"] if at.get("required")}
+            assert answer.json()["field"] in {"nowhere", *needed}, answer.text
+
+
+@pytest.mark.parametrize("words", [{"params": {"dry_run": "true"}}, {"json": {"dry_run": True}}])
+def test_what_ends_or_removes_overlooks_nothing(http: Service, words: dict[str, Any]) -> None:
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    vm = http.ended(build)._row.instance
+    for path in (f"instances/{vm}/destroy", f"builds/{build}/remove", "caches/c-1/remove"):
+        answer = client.post(f"{API}/{path}", **words)
+        assert (answer.status_code, answer.json()["field"]) == (422, "dry_run"), answer.text
+    assert client.get(f"{API}/builds/{build}/logs").content == b"x\n"
 
 
 def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:

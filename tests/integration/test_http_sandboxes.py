@@ -247,6 +247,9 @@ def test_the_routes(served: tuple[Service, Pretended]) -> None:
     ("method", "path", "body"),
     [
         ("POST", "", {"ttl": "5m", "steps": ["make"]}),
+        ("POST", "", {"artifacts": ["dist/*"]}),
+        ("POST", "", {"caches": [{"key": "k", "path": "/root/.cache"}]}),
+        ("POST", "", {"timeout": "5m"}),
         ("POST", "", {"ttl": "nonsense"}),
         ("POST", "", {"ttl": "100h"}),
         ("POST", "", {"network": ""}),

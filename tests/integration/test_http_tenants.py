@@ -109,6 +109,20 @@ def test_a_worn_label_opens_nothing_of_anybodys(http: Service, theirs: dict[str,
     assert whose == (404 if "team" in theirs else 200), "a tenant's labels are the build's"
 
 
+def test_a_vm_is_found_by_the_beginning_of_its_id(http: Service) -> None:
+    """Among those that its reader sees: another tenant's makes no beginning mean several."""
+    core, other, ledger = http.tenant(**CORE), http.tenant(team="x"), http.app.ledger
+    for number, tenant in enumerate((CORE, {"team": "y"})):
+        name = Principal(actor="", scopes=TENANT, labels=tenant).tenant
+        started(ledger, stored(ledger, f"b-{number}", name, labels=tenant), f"vm-1{number}")
+    for word in ("vm-10", "vm-1", "1"):
+        assert only(core.get(f"{API}/instances/{word}"))["id"] == "vm-10"
+        assert other.get(f"{API}/instances/{word}").status_code == 404
+        assert other.post(f"{API}/instances/{word}/destroy").status_code == 404
+    assert core.get(f"{API}/instances/vm-11").status_code == 404
+    assert http.client().get(f"{API}/instances/vm-1").status_code == 409
+
+
 def test_builds_are_seen_as_the_model_says(http: Service) -> None:
     """The statements and `Principal.sees` tell the same, of names that only look alike too."""
     ledger = http.app.ledger

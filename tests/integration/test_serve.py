@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.support.blackbox import (
@@ -79,6 +80,32 @@ def test_sighup_changes_limits_and_what_cannot_be_used_changes_nothing(
         config.write_text(CONFIG + "[limits]\nmax_instances = 2\n")
         serve.send_signal(signal.SIGHUP)
         until(lambda: cli("show", waiting, "-o", "json").items[0]["state"] == "running")
+
+
+def test_a_pool_that_cannot_be_refuses_all_of_a_configuration(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API obeyed the rest of it, while the log said that all stayed as it was."""
+    config, listening = home / "vmrunner.toml", CONFIG + "[server]\nlisten = '127.0.0.1:0'\n"
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(config))
+    config.write_text(listening)
+    with serving(home, cli) as serve:
+        (url,) = re.findall(r"the HTTP API is at (\S+)", serve_log(home))
+        token = cli("token", "create", "t", "--scope", "submit").out.decode().strip()
+
+        def submitted() -> int:
+            body = {"steps": ["say x"], "network": "open"}
+            head = {"Authorization": f"Bearer {token}"}
+            return httpx2.post(f"{url}/builds?dry_run=true", json=body, headers=head).status_code
+
+        assert submitted() == 200
+        for pool in ("provider = 'nowhere'\nsize = 1\n", "ttl = '100h'\nsize = 1\n"):
+            config.write_text(f"{listening}[limits]\nnetwork = 'none'\n[pools.fast]\n{pool}")
+            refusal = "the configuration stays as it was: pools.fast"
+            before = serve_log(home).count(refusal)
+            serve.send_signal(signal.SIGHUP)
+            until(lambda n=before, text=refusal: serve_log(home).count(text) > n)
+            assert submitted() == 200
 
 
 def test_sighup_does_not_drop_a_provider_with_open_vms(

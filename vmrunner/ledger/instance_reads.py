@@ -28,14 +28,18 @@ _GET = Prepared(lambda: select(*codec.INSTANCE).where(_i.id == arg("id")))
 _OPEN = Prepared(
     lambda: select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value).order_by(_i.id)
 )
-_BY_PREFIX = Prepared(
-    lambda: (
+
+
+def _by_prefix(own: Mapping[str, str]) -> Statement:
+    return (
         select(*codec.INSTANCE)
-        .where(_i.id >= arg("low"), _i.id < arg("high"))
+        .where(_i.id >= arg("low"), _i.id < arg("high"), *owned_by(_i.build, own))
         .order_by(_i.id)
         .limit(4)
     )
-)
+
+
+_BY_PREFIX = Prepared(partial(_by_prefix, {}))
 _ORDER = Prepared(lambda: select(_i.ordered).where(_i.id == arg("id")))
 
 
@@ -130,13 +134,15 @@ class InstanceReads:
             raise NotFound(f"there is no instance {instance_id}")
         return codec.instance(row)
 
-    def find(self, word: str) -> Instance:
-        """Find an instance by id or the beginning of one, with or without its `vm-`. Raises
-        NotFound, and Conflict when several begin so."""
+    def find(self, word: str, own: Mapping[str, str] | None = None) -> Instance:
+        """Find an instance by id or the beginning of one, with or without its `vm-`; only among
+        those of builds of the principal with the label filter `own`. Raises NotFound, and Conflict
+        when several begin so."""
         if not word:
             raise NotFound("an empty word names no instance")
         low = word if word.startswith("vm-") else f"vm-{word}"
-        rows = self._database.read(lambda c: _BY_PREFIX(c, low=low, high=low + _END).all())
+        by_prefix = Prepared(partial(_by_prefix, own)) if own else _BY_PREFIX
+        rows = self._database.read(lambda c: by_prefix(c, low=low, high=low + _END).all())
         if not rows:
             raise NotFound(f"there is no instance {word!r}", hint="vmrunner vm ls -a lists all")
         if len(rows) > 1 and rows[0][0] != low:

@@ -33,7 +33,7 @@ from vmrunner.server.routes import (
     terminals,
     token,
 )
-from vmrunner.server.routes.common import SAID_ONCE
+from vmrunner.server.routes.common import QUERY_READ
 from vmrunner.services import document_schemas
 
 API: Final = "/api/v1"
@@ -100,7 +100,7 @@ def include(app: FastAPI) -> None:
     app.router.default_response_class = Response  # what routes answer is told by `answers`
     for router in _ROUTERS:
         app.include_router(
-            router, prefix=API, default_response_class=Response, dependencies=[SAID_ONCE]
+            router, prefix=API, default_response_class=Response, dependencies=[QUERY_READ]
         )
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
@@ -176,9 +176,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         statuses |= {401, 403}
     else:
         statuses |= {401, 403, 404}
-    statuses |= {503} | ({400, 408, 413, 429} if content else set())
-    if content or any(parameter.get("in") == "query" for parameter in parameters):
-        statuses.add(422)
+    statuses |= {422, 503} | ({400, 408, 413, 429} if content else set())
     for status in sorted(statuses):
         answered[str(status)] = _problem(_PROBLEMS[status], status)
     answered["default"] = _problem("Another problem")

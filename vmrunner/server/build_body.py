@@ -145,6 +145,13 @@ class SandboxBody(_AskedFor):
 
     max_ttl: Seconds | None = Field(default=None, description="As far as it may be extended.")
 
+    @field_validator("artifacts", "caches", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("a sandbox has none; leave it out")
+        return value
+
     @property
     def request(self) -> BuildRequest:
         """Return it as the services take it."""

@@ -35,11 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 
 async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     """Read a JSON body of at most so many bytes as that model. Unknown fields are told with the
-    nearest name. What is said in a query of a route that takes none is refused: to overlook
-    `?dry_run=true` would kill."""
-    if request.query_params and not request.scope["route"].dependant.query_params:
-        name = next(iter(request.query_params))
-        raise HttpProblem(422, f"{name}: no such parameter", fix="say it in the body")
+    nearest name."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) <= SMALL:
         most = min(most, SMALL)  # one in chunks may be longer than it tells

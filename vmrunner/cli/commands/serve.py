@@ -55,7 +55,7 @@ def serve(
     """Drive builds and reap VMs until it is stopped. With --listen or `server.listen` it also has
     the HTTP API and the page. SIGTERM leaves running builds to the next engine; SIGHUP reads the
     configuration again."""
-    from vmrunner.config import sources
+    from vmrunner.config import pools, sources
     from vmrunner.reaper.clock_witness import ClockWitness
     from vmrunner.runtime.background import BACKGROUND, SERVE
     from vmrunner.runtime.daemon import Daemon, DaemonUpdate
@@ -83,12 +83,13 @@ def serve(
 
     def renew() -> DaemonUpdate:
         settings = sources.load().settings
+        new_pools = pools.pool_specs(settings)  # first: what cannot be refuses all of it
         providers = app.providers.renew(settings, engine.context.providers)
         return DaemonUpdate(
             providers=providers,
             limits=app.limits(),
             cron=settings.reaper.sweep,
-            pools=app.pools(),
+            pools=new_pools,
             webhooks=outbox.senders(settings),
             budgets=app.budgets(),
         )

@@ -88,7 +88,8 @@ def json_body(
     kind: type[BaseModel], example: Mapping[str, Any], parameters: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A body of JSON that the route reads by itself. `parameters`: names in `PARAMETERS`."""
-    BODIES.append(kind)
+    if kind not in BODIES:
+        BODIES.append(kind)
     content = {"schema": named(kind.__name__), "example": dict(example)}
     required = any(field.is_required() for field in kind.model_fields.values())
     document: dict[str, Any] = {"requestBody": {"required": required, "content": {JSON: content}}}

@@ -23,6 +23,7 @@ from vmrunner.server.routes import query_words
 from vmrunner.server.routes.answers import Answers, answers, json_body, polled
 from vmrunner.server.routes.common import (
     IN_TURN,
+    EmptyBody,
     PageParameters,
     Parameters,
     Parts,
@@ -336,12 +337,19 @@ async def extend_build(
     return listing("build", await run_in_threadpool(build_documents, parts, [held]))
 
 
-@router.post("/builds/{build}/remove", responses=answers("BuildPage", problems=(409,)))
-def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
+@router.post(
+    "/builds/{build}/remove",
+    responses=answers("BuildPage", problems=(409,)),
+    openapi_extra=json_body(EmptyBody, {}),
+)
+async def remove_build(
+    build: str, request: Request, parts: Parts, principal: Submitter
+) -> JSONResponse:
     """Remove the log and the artifacts of a build that ended. Its row and events stay."""
-    row = visible_build(parts, principal, build)
-    build_removal.remove(parts.ledger, row, parts.paths.artifacts)
-    return listing("build", build_documents(parts, [row]))
+    row = await run_in_threadpool(visible_build, parts, principal, build)
+    await request_bodies.model(request, EmptyBody)
+    await run_in_threadpool(build_removal.remove, parts.ledger, row, parts.paths.artifacts)
+    return listing("build", await run_in_threadpool(build_documents, parts, [row]))
 
 
 @router.post("/builds/{build}/lease", responses=answers("LeaseDocument", problems=(409,)))

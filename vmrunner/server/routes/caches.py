@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from markupsafe import Markup
 from pydantic import Field
@@ -12,10 +13,18 @@ from pydantic import Field
 from vmrunner.lib import units
 from vmrunner.model import TokenScope
 from vmrunner.model.caches import MOST_CACHES
-from vmrunner.server import html_times
+from vmrunner.server import html_times, request_bodies
 from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
-from vmrunner.server.routes.answers import answers
-from vmrunner.server.routes.common import IN_TURN, Parameters, Parts, Reader, Submitter, listing
+from vmrunner.server.routes.answers import answers, json_body
+from vmrunner.server.routes.common import (
+    IN_TURN,
+    EmptyBody,
+    Parameters,
+    Parts,
+    Reader,
+    Submitter,
+    listing,
+)
 from vmrunner.services import caches
 
 router = APIRouter(tags=["caches"])
@@ -36,11 +45,18 @@ def list_caches(
     return listing("cache", map(caches.cache_document, found))
 
 
-@router.post("/caches/{cache}/remove", responses=answers("CachePage", problems=(409,)))
-def remove_cache(cache: str, parts: Parts, principal: Submitter) -> JSONResponse:
+@router.post(
+    "/caches/{cache}/remove",
+    responses=answers("CachePage", problems=(409,)),
+    openapi_extra=json_body(EmptyBody, {}),
+)
+async def remove_cache(
+    cache: str, request: Request, parts: Parts, principal: Submitter
+) -> JSONResponse:
     """Remove one: no build gets it from then on."""
+    await request_bodies.model(request, EmptyBody)
     tenant = caches.visible_to(principal)
-    found = caches.remove(parts.ledger, cache, tenant, by=principal.actor)
+    found = await run_in_threadpool(caches.remove, parts.ledger, cache, tenant, by=principal.actor)
     return listing("cache", [caches.cache_document(found)])
 
 

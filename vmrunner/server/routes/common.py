@@ -12,7 +12,8 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmrunner.errors import Conflict, NotFound
+from vmrunner.errors import Conflict
+from vmrunner.lib.config_section import Section
 from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
 from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
@@ -63,15 +64,26 @@ IN_TURN: Final = Depends(_in_turn, scope="function")
 REPEATED: Final = frozenset({"actor", "label", "result", "state"})
 
 
-async def _refuse_repeated(request: Request) -> None:
+async def _refuse_unread(request: Request) -> None:
+    route = request.scope["route"]
+    if request.query_params and not route.dependant.query_params:
+        name = next(iter(request.query_params))
+        has_body = "requestBody" in (route.openapi_extra or {})
+        fix = "say it in the body" if has_body else "leave it out"
+        raise HttpProblem(422, f"{name}: no such parameter", fix=fix)
     counts = Counter(name for name, _ in request.query_params.multi_items())
     for name, count in counts.items():
         if count > 1 and name not in REPEATED:
             raise HttpProblem(422, f"{name}: it is there {count} times", fix="say it once")
 
 
-#: For all routes of the API: of a parameter that stands twice, one would count silently.
-SAID_ONCE: Final = Depends(_refuse_repeated)
+#: For all routes of the API: of a parameter that stands twice, one would count silently, and to
+#: overlook `?dry_run=true` where there is no such parameter would kill.
+QUERY_READ: Final = Depends(_refuse_unread)
+
+
+class EmptyBody(Section):
+    """Nothing more needs to be said."""
 
 
 class Parameters(BaseModel):
@@ -184,14 +196,5 @@ def build_documents(parts: ServerParts, rows: Iterable[BuildRecord]) -> list[Bui
 
 
 def visible_instance(parts: ServerParts, principal: Principal, word: str) -> Instance:
-    """The same of a VM: its build's principal sees it. Raises NotFound."""
-    if not principal.labels:
-        return parts.ledger.instances.find(word)
-    hidden = NotFound(f"there is no instance {word!r}")
-    try:
-        row = parts.ledger.instances.get(word)  # no beginning of an id: it might be another's
-    except NotFound:
-        raise hidden from None
-    if row.build is None or not principal.sees(parts.ledger.builds.get(row.build)):
-        raise hidden
-    return row
+    """The same of a VM: its build's principal sees it. Raises NotFound, Conflict."""
+    return parts.ledger.instances.find(word, principal.labels)

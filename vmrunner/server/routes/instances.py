@@ -11,12 +11,14 @@ from pydantic import Field
 
 from vmrunner.ledger.row_reading import Readable
 from vmrunner.model import Instance, Principal
+from vmrunner.server import request_bodies
 from vmrunner.server.authentication import refuse_filtered
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.server.routes.answers import answers, polled
+from vmrunner.server.routes.answers import answers, json_body, polled
 from vmrunner.server.routes.common import (
     IN_TURN,
+    EmptyBody,
     PageParameters,
     Parts,
     Reader,
@@ -98,13 +100,16 @@ def show_instance(instance: str, parts: Parts, principal: Reader) -> JSONRespons
 
 
 @router.post(
-    "/instances/{instance}/destroy", responses=answers("DestroyDocument", problems=(409, 502))
+    "/instances/{instance}/destroy",
+    responses=answers("DestroyDocument", problems=(409, 502)),
+    openapi_extra=json_body(EmptyBody, {}),
 )
 async def destroy_instance(
     instance: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:
     """End a VM now, and its build. `result`: gone, gone_before, asked (it goes on), refused."""
     row = await run_in_threadpool(visible_instance, parts, principal, instance)
+    await request_bodies.model(request, EmptyBody)
     done = await ask_cloud(
         request, lambda: destroy(parts.ledger, parts.providers, row, by=principal.actor)
     )

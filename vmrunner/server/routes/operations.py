@@ -18,7 +18,15 @@ from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import answers, json_body, polled
-from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
+from vmrunner.server.routes.common import (
+    Admin,
+    EmptyBody,
+    Parameters,
+    Parts,
+    WholeReader,
+    ask_cloud,
+    listing,
+)
 from vmrunner.server.routes.query_words import Duration, Pair, Provider
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, people, pools
@@ -91,10 +99,6 @@ class ResizeBody(Section):
     size: Whole = Field(ge=0, le=MOST_VMS)
 
 
-class DrainPoolBody(Section):
-    """Nothing more needs to be said."""
-
-
 @router.get("/pools", responses=polled("PoolPage"))
 def list_pools(parts: Parts, _: WholeReader) -> JSONResponse:
     """The pools: what each wants, has, serves, costs."""
@@ -122,11 +126,11 @@ async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -
 @router.post(
     "/pools/{pool}/drain",
     responses=answers("PoolPage"),
-    openapi_extra=json_body(DrainPoolBody, {}),
+    openapi_extra=json_body(EmptyBody, {}),
 )
 async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """End its VMs that wait, and make no more."""
-    await request_bodies.model(request, DrainPoolBody)
+    await request_bodies.model(request, EmptyBody)
     await run_in_threadpool(pools.drain, parts.ledger, pool, by=admin.actor)
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
