@@ -19,7 +19,9 @@ from vmrunner.api.port_forward import PortForward
 from vmrunner.api.sandbox_files import SandboxFiles
 from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.errors import ConfigError, Conflict, NotFound, SandboxOver
+from vmrunner.lib.channels import TCP
 from vmrunner.model import BuildState, Instance, Reason, Result
+from vmrunner.services.sandboxes import SandboxClient
 from vmrunner.session import supervisor_calls
 from vmrunner.session.ssh import channel_io, client
 from vmrunner.session.ssh.paramiko_patches import PatchedSocket
@@ -170,6 +172,19 @@ def test_files_go_there_and_back(sandbox: SandboxWorld) -> None:
         sandbox.client.stat_file(path)
     with pytest.raises(Conflict, match="Is a directory"):
         sandbox.client.read_file(str(sandbox.world.guest.work), parts.append)
+
+
+@pytest.mark.parametrize("path", ["/", "//"])
+def test_the_root_is_not_removed(path: str) -> None:
+    """All in it would go first, and then an error be told."""
+
+    class NoLedger:
+        def __getattr__(self, name: str) -> None:
+            raise AssertionError(name)
+
+    client = SandboxClient(NoLedger(), "b-1", lambda _: TCP)  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="it is the root of the sandbox"):
+        client.remove_file(path)
 
 
 def test_a_sandbox_that_is_over_says_how(sandbox: SandboxWorld) -> None:

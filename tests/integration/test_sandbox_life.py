@@ -74,6 +74,8 @@ def test_it_is_extended_up_to_its_deadline_and_no_further(runner: vmrunner.Runne
         assert sandbox.extend("1h").row.hold_until == pytest.approx(vm.deadline)
         with pytest.raises(Conflict, match="deadline already"):
             sandbox.extend("1m")
+        with pytest.raises(ConfigError, match="by: 0 s is no longer life"):
+            sandbox.extend(0)
     with pytest.raises(Conflict, match="is over"):
         sandbox.extend("1m")
 
@@ -81,6 +83,28 @@ def test_it_is_extended_up_to_its_deadline_and_no_further(runner: vmrunner.Runne
 def test_an_owned_one_belongs_to_its_process(runner: vmrunner.Runner) -> None:
     with created(runner, owned=True) as sandbox:
         assert sandbox.info().row.submitter is not None
+
+
+@pytest.mark.parametrize("owned", [None, 1, "yes"])
+def test_what_is_no_flag_makes_no_sandbox(runner: vmrunner.Runner, owned: Any) -> None:
+    with pytest.raises(ConfigError, match=r"owned: .* is neither true nor false"):
+        created(runner, owned=owned)
+    assert runner.list() == []
+
+
+@pytest.mark.parametrize("number", ["KILL", None, 1.5, True])
+def test_what_is_no_signal_is_not_sent(runner: vmrunner.Runner, number: Any) -> None:
+    """`int(1.5)` is SIGHUP."""
+    with created(runner) as sandbox, pytest.raises(ConfigError, match=r"number: .* whole number"):
+        sandbox.send_signal("c1", number)
+
+
+def test_no_command_starts_whose_output_nobody_takes(runner: vmrunner.Runner) -> None:
+    with created(runner) as sandbox:
+        for name in ("on_stdout", "on_stderr"):
+            options: dict[str, Any] = {name: "print"}
+            with pytest.raises(ConfigError, match=f"{name}: 'print' cannot be called"):
+                sandbox.run("true", **options)
 
 
 def test_one_key_is_one_sandbox(runner: vmrunner.Runner) -> None:
@@ -173,7 +197,11 @@ def test_an_option_of_builds_is_none_of_sandboxes() -> None:
         ("true", {"cwd": "work"}, "cwd: 'work' is no path"),
         ("true", {"user": "a b"}, "user: 'a b' is no user's name"),
         ("true", {"user": "1000"}, "user: '1000' is a number .a name of the container's"),
+        ("true", {"user": 5}, "user: 5 is not text"),
         ("true", {"timeout": 0}, "timeout: 0 s leaves no time"),
+        ("true", {"stdin": "yes"}, "stdin: 'yes' is neither true nor false"),
+        ("true", {"env": "A=1"}, "env: 'A=1' is not a mapping"),
+        ("true", {"env": 5}, "env: 5 is not a mapping"),
         ("true", {"env": {"A B": "1"}}, "env"),
         ("x" * 200_000, {}, "command: .* is more than a command line holds"),
     ],

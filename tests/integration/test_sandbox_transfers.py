@@ -65,6 +65,16 @@ def test_what_broke_off_half_way_loses_no_sandbox(sandbox: SandboxWorld) -> None
         sandbox.client.stat_file(path)
 
 
+def test_below_a_file_there_is_nothing(sandbox: SandboxWorld) -> None:
+    path = sandbox.world.guest.work / "data"
+    files = SandboxFiles(sandbox.client, contextlib.nullcontext)
+    files.write(str(path), b"x")
+    assert not files.exists(f"{path}/below")
+    assert not files.exists(f"{path}/far/below")
+    with pytest.raises(Conflict, match="Not a directory"):
+        files.list(str(path))
+
+
 def test_a_connection_that_died_unused_is_not_used(sandbox: SandboxWorld) -> None:
     path = str(sandbox.world.guest.work / "data")
     sandbox.client.write_file(path, [b"x"])

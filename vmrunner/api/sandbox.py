@@ -22,7 +22,7 @@ from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.api.terminal import Terminal, checked_size
 from vmrunner.config import field_checks
 from vmrunner.core.boxes import SHELL
-from vmrunner.errors import Conflict, SandboxOver, VmrunnerError
+from vmrunner.errors import ConfigError, Conflict, SandboxOver, VmrunnerError
 from vmrunner.lib import ids, units
 from vmrunner.model import BuildState, CommandEnd, CommandOrder, Result, StreamName
 
@@ -103,6 +103,7 @@ class Sandbox:
         that cannot be used, `BuildLost` if no VM could be started, and `NotFinished` if it is not
         ready within `wait_timeout`; it is cancelled then."""
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
+        field_checks.flag(owned, "owned")
         mine = runner is None
         runner = runner or Runner(settings=settings)
         try:
@@ -174,6 +175,9 @@ class Sandbox:
         text as it comes. At `timeout` the command ends with all that it started, and
         `result.timed_out` is True. `check`: raise `CommandFailed` unless the exit code is 0."""
         order = command_order(command, timeout=timeout, env=env or {}, cwd=cwd, user=user)
+        for name, teller in (("on_stdout", on_stdout), ("on_stderr", on_stderr)):
+            if teller is not None and not callable(teller):
+                raise ConfigError(f"{name}: {teller!r} cannot be called", hint="a function of text")
         parts: dict[StreamName, list[bytes]] = {name: [] for name in StreamName}
         tellers = {
             StreamName.STDOUT: _teller(on_stdout),
@@ -219,8 +223,9 @@ class Sandbox:
 
     def send_signal(self, command: str, number: int) -> None:
         """Send signal `number` to all processes of a command. An ended command gets none."""
+        checked = field_checks.whole(number, "number", 1, 64)
         with self.translated():
-            self._client.signal(command, field_checks.whole(int(number), "number", 1, 64))
+            self._client.signal(command, checked)
 
     def popen(
         self,
@@ -284,8 +289,8 @@ class Sandbox:
     # --- life ---
 
     def extend(self, by: Duration) -> Build:
-        """Prolong its life by `by` ("20m", seconds or a timedelta), up to `max_ttl`. Raises
-        `Conflict` beyond that, and once it has ended."""
+        """Prolong its life by `by` ("20m", seconds or a timedelta), or until its VM's deadline, if
+        that is sooner. Raises `Conflict` at that deadline, and once it has ended."""
         row = self._runner.service.extend(self._build.row, units.duration(by, "by"))
         self._build = Build(row, self._runner)
         return self._build
@@ -365,7 +370,7 @@ def command_order(
             id=id or ids.command_id(),
             argv=argv,
             title=title,
-            env=dict(env),
+            env=field_checks.environment_table(env, "env"),
             cwd=cwd,
             user=user,
             timeout=None if timeout is None else units.duration(timeout, "timeout"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -39,8 +40,9 @@ class SandboxFiles:
         """Return the bytes of a file. Raises `Conflict` beyond `most` bytes (256 MiB), since a
         sandbox may have endless files."""
         parts: list[bytes] = []
+        take = _bounded(parts.append, path, field_checks.whole(most, "most", 0, sys.maxsize))
         with self._translated():
-            self._client.read_file(absolute(path), _bounded(parts.append, path, most))
+            self._client.read_file(absolute(path), take)
         return b"".join(parts)
 
     def read_text(self, path: str, *, most: int = MEMORY) -> str:
@@ -114,6 +116,8 @@ class SandboxFiles:
             # Of what the VM says of itself, its kind alone counts here: no name comes from there.
             kind = self._client.stat_file(source).kind
             if kind == "dir":
+                if here.exists() and not here.is_dir():
+                    raise ConfigError(f"to: {here} is no directory", hint="name one, or a new one")
                 with _Extraction(here, archive.ArchiveCaps(unpacked=cap)) as extraction:
                     self._client.pack_files(source, extraction.take)
                 return here
@@ -126,7 +130,14 @@ class SandboxFiles:
             raise ConfigError(f"to: {target.parent} is no directory", hint="make it first")
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            with draft.open("wb") as file:
+            file = draft.open("wb")
+        except OSError as error:
+            raise ConfigError(
+                f"to: {target} cannot be written: {error.strerror}",
+                hint="name a place in a directory of yours",
+            ) from error
+        try:
+            with file:
                 self._client.read_file(path, _bounded(file.write, path, most))
             draft.replace(target)
         finally:

@@ -123,8 +123,9 @@ class SandboxProcess:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of its processes. A command that has ended gets none."""
+        checked = field_checks.whole(number, "number", 1, 64)
         with self._translated():
-            self._client.signal(self.id, field_checks.whole(int(number), "number", 1, 64))
+            self._client.signal(self.id, checked)
 
     def wait(self, timeout: units.Duration | None = None) -> int:
         """Wait for its end and return its exit code. Raises `NotFinished` if `timeout` runs out

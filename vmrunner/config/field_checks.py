@@ -255,7 +255,7 @@ def command_order(order: CommandOrder) -> CommandOrder:
     environment_table(order.env, "env")
     if not text(order.cwd, "cwd").startswith("/") or "\0" in order.cwd:
         raise ConfigError(f"cwd: {_short(order.cwd)} is no path from the root", hint="/work, say")
-    if order.user is not None and not _USER.fullmatch(order.user):
+    if order.user is not None and not _USER.fullmatch(characters(order.user, "user")):
         raise ConfigError(f"user: {_short(order.user)} is no user's name", hint="such as nobody")
     if order.user is not None and order.user.isdecimal():
         raise ConfigError(
@@ -264,6 +264,7 @@ def command_order(order: CommandOrder) -> CommandOrder:
         )
     if order.timeout is not None and order.timeout <= 0:
         raise ConfigError(f"timeout: {order.timeout:g} s leaves no time", hint="more than 0")
+    flag(order.stdin, "stdin")
     environment({}, {}, [Step(env=order.env)])
     size = sum(len(argument.encode()) + 1 for argument in order.argv)
     if size > ENVIRONMENT_BYTES // 2 or max(len(argument.encode()) for argument in order.argv) >= (

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from vmrunner.config import field_checks
 from vmrunner.config.longest_life import longest_life
 from vmrunner.config.policy_field import Policy
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section
+from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section, number
 from vmrunner.model import MOST_VMS, PoolKind
 from vmrunner.providers import registry
 
@@ -29,6 +30,8 @@ class ScheduledSize(Section):
 
     cron: str = Field(description="From when, UTC, as a cron line.")
     size: int = Field(ge=0, le=MOST_VMS)
+
+    _number = field_validator("size", mode="before")(number)
 
     @field_validator("cron")
     @classmethod
@@ -70,9 +73,13 @@ class PoolSettings(Section):
     )
     ttl: Seconds = Field(default=3600.0, description="The longest build that it serves.")
     idle: Seconds = Field(default=1800.0, description="An unclaimed VM is replaced after this.")
-    usd_per_day: Annotated[float, Field(ge=0.0)] | None = Field(
+    usd_per_day: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = Field(
         default=None, description="What VMs that wait may cost a day."
     )
+
+    _number = field_validator(
+        "cpus", "size", "hit_rate", "min", "max", "usd_per_day", mode="before"
+    )(number)
 
 
 def pool_specs(settings: Settings) -> dict[str, PoolSpec]:
@@ -98,6 +105,7 @@ def spec_of(settings: Settings, name: str, pool: PoolSettings) -> PoolSpec:
         place = f"{field}: " if pool.provider is None else f"{field}."
         raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
     _check_machine_type(field, pool, provider, settings)
+    _check_shape(field, pool)
     defaults = settings.defaults
     spec = PoolSpec(
         name=name,
@@ -145,6 +153,21 @@ def spec_of(settings: Settings, name: str, pool: PoolSettings) -> PoolSpec:
             hint=f"a lower idle or ttl, or {longest.fix}",
         )
     return spec
+
+
+def _check_shape(field: str, pool: PoolSettings) -> None:
+    """Refuse what no build may have: a VM of it would wait for nobody, or never be ready."""
+    if pool.container is not None:
+        field_checks.container(pool.container, f"{field}.container")
+    if pool.image is not None:
+        field_checks.text(pool.image, f"{field}.image")
+    if pool.memory is not None:
+        field_checks.at_least(pool.memory, f"{field}.memory", field_checks.LEAST_MEMORY)
+    if pool.disk is not None:
+        field_checks.at_least(pool.disk, f"{field}.disk", field_checks.LEAST_DISK)
+    for name, seconds in (("ttl", pool.ttl), ("idle", pool.idle)):
+        if seconds <= 0:
+            raise ConfigError(f"{field}.{name}: 0s leaves no time", hint="more than 0")
 
 
 def _check_machine_type(field: str, pool: PoolSettings, provider: str, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from vmrunner.errors import Conflict, NotFound
+from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.ledger import build_listing
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.build_listing import BuildPage
@@ -336,10 +336,13 @@ class Builds(BuildWrites):
         """Keep a sandbox or a held build's VM so much longer, never past its deadline: see the
         build that is returned. Raises Conflict when it is neither, its VM dies already, it would
         not live longer, or even so its time would be over by `now`, the VM's provider's clock;
-        NotFound.
+        NotFound; ConfigError unless `seconds` is more than 0.
 
         It is added to the end of the hold, so that of two at once none is lost. `by`: who asks for
         it, for people."""
+
+        if seconds <= 0:
+            raise ConfigError(f"by: {seconds:g} s is no longer life", hint="more than 0")
 
         def work(connection: Connection) -> BuildRecord:
             if not self._database.sqlite:  # before a reaper looks whether its VM is to die

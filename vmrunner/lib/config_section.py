@@ -39,6 +39,13 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def number(value: object) -> object:
+    """Refuse `true` where a number is wanted, before it is taken for 1."""
+    if not isinstance(value, bool):
+        return value
+    raise ValueError("neither true nor false is a number; such as 1")
+
+
 Whole = Annotated[StrictInt, BeforeValidator(_whole, json_schema_input_type=int)]
 Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 Seconds = Annotated[

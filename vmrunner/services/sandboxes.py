@@ -216,7 +216,10 @@ class SandboxClient:
         return self._patiently(lambda calls: calls.stat_file(path))
 
     def remove_file(self, path: str) -> None:
-        """Remove a file, or a directory with all in it."""
+        """Remove a file, or a directory with all in it: not the root, of which all would go before
+        it is found busy."""
+        if not path.strip("/"):
+            raise Conflict(f"{path}: it is the root of the sandbox", hint="remove what is in it")
         self._once(lambda calls: calls.change_files("remove", path))
 
     def make_dir(self, path: str) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from typing import Any, Final, NoReturn
 
@@ -137,8 +137,9 @@ class SandboxCalls:
         return [_entry(line) for line in _lines(self._collect("file", request=("list", path)))]
 
     def stat_file(self, path: str) -> FileEntry:
-        """The entry at a path. A link is not followed."""
-        found = _lines(self._collect("file", request=("stat", path)))
+        """The entry at a path. A link is not followed. Below a file there is none."""
+        missing = (errno.ENOENT, errno.ENOTDIR)
+        found = _lines(self._collect("file", request=("stat", path), missing=missing))
         if len(found) != 1:
             raise ProtocolViolation("the VM described a file in no line, or several")
         return _entry(found[0])
@@ -189,8 +190,14 @@ class SandboxCalls:
 
     # --- within ---
 
-    def _collect(self, word: str, *, request: tuple[str, str] | None = None) -> bytes:
-        """The output of a supervisor's command, whole."""
+    def _collect(
+        self,
+        word: str,
+        *,
+        request: tuple[str, str] | None = None,
+        missing: Collection[int] = (errno.ENOENT,),
+    ) -> bytes:
+        """The output of a supervisor's command, whole. Errors `missing` raise NotFound."""
         found = bytearray()
 
         def keep(data: bytes) -> None:
@@ -201,10 +208,12 @@ class SandboxCalls:
         stdin = [] if request is None else [_request(*request)]
         pulse = client.within(ANSWER)
         done = self._supervisor.ask(word, stdin=stdin, on_bytes=keep, pulse=pulse)
-        self._check(done, request[1] if request else word)
+        self._check(done, request[1] if request else word, missing)
         return bytes(found)
 
-    def _check(self, done: client.Completed, what: str) -> None:
+    def _check(
+        self, done: client.Completed, what: str, missing: Collection[int] = (errno.ENOENT,)
+    ) -> None:
         """Raise what an exit code of the supervisor means."""
         if done.exit_code == STALE:
             raise StaleEpoch(done.complaint)
@@ -223,19 +232,19 @@ class SandboxCalls:
                 hint="read it from 0",
             )
         if done.exit_code == FAILED:
-            _refused(done.complaint, what)
+            _refused(done.complaint, what, missing)
         if done.exit_code:
             raise ProtocolViolation(f"the supervisor refused: {done.complaint}")
 
 
-def _refused(complaint: str, path: str) -> NoReturn:
+def _refused(complaint: str, path: str, missing: Collection[int]) -> NoReturn:
     try:
         details = json.loads(complaint)
         name, message = str(details["errno"])[:20], str(details["message"])[:500]
     except (ValueError, KeyError, TypeError):
         raise ProtocolViolation(f"the VM refused {path!r} without saying why") from None
     text = "".join(c if c.isprintable() else " " for c in message)
-    if name == errno.errorcode[errno.ENOENT]:
+    if name in map(errno.errorcode.get, missing):
         raise NotFound(text)
     raise Conflict(text)
 

@@ -26,10 +26,11 @@ class LyingFiles:
     def __init__(self, path: str, pieces: int) -> None:
         self.path = path
         self.pieces = pieces
+        self.kind = "file"
         self.read: list[str] = []
 
     def stat_file(self, _: str) -> FileEntry:
-        return FileEntry(name="x", path=self.path, kind="file", size=1, mode=0o644, modified=0.0)
+        return FileEntry(name="x", path=self.path, kind=self.kind, size=1, mode=0o644, modified=0.0)
 
     def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
         self.read.append(path)
@@ -55,6 +56,31 @@ def test_a_place_that_is_missing_is_told_by_its_name(tmp_path: Path) -> None:
     assert vm.read == []
 
 
+def test_a_place_that_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> None:
+    vm = LyingFiles("/work/a", pieces=1)
+    with pytest.raises(ConfigError, match="to: /proc/a cannot be written: No such file"):
+        vm.files.download("a", "/proc/a")
+    assert vm.read == []
+
+
+def test_a_directory_is_not_copied_over_a_file(tmp_path: Path) -> None:
+    vm = LyingFiles("/work/a", pieces=1)
+    vm.kind = "dir"
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(ConfigError, match=r"to: .*/a is no directory"):
+        vm.files.download("a", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+@pytest.mark.parametrize("most", ["5", None, 1.5, float("nan"), -1, True])
+def test_what_is_no_bound_reads_nothing(most: Any) -> None:
+    """Nothing is more than nan."""
+    vm = LyingFiles("/work/a", pieces=1)
+    with pytest.raises(ConfigError, match="most: "):
+        vm.files.read("a", most=most)
+    assert vm.read == []
+
+
 def test_a_file_without_end_fills_neither_memory_nor_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +91,13 @@ def test_a_file_without_end_fills_neither_memory_nor_disk(
     with pytest.raises(Conflict, match=r"/work/a has more than 2\.0 KiB"):
         vm.files.download("a", tmp_path, most="2KiB")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["KILL", None, 1.5, True])
+def test_what_is_no_signal_kills_nothing(number: Any, process: SandboxProcess) -> None:
+    """`int(1.5)` is SIGHUP."""
+    with pytest.raises(ConfigError, match=r"number: .* whole number"):
+        process.kill(number)
 
 
 @pytest.mark.parametrize("data", [5, None, "\ud800"])

@@ -53,10 +53,34 @@ def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
         ({"size": 1, "kind": "parked", "provider": "far"}, "pools.fast.kind: far is of a kind"),
         ({"size": 1, "kind": "parked", "spot": True}, "pools.fast.spot: a spot VM cannot"),
         ({"size": 1, "container_runtime": "runsc"}, "pools.fast.container_runtime: only cont"),
+        ({"size": 1, "ttl": 0}, "pools.fast.ttl: 0s leaves no time"),
+        ({"size": 1, "idle": "0s"}, "pools.fast.idle: 0s leaves no time"),
+        ({"size": 1, "container": ""}, "pools.fast.container: '' is not a container image's name"),
+        ({"size": 1, "container": "a b"}, "pools.fast.container: 'a b' is not a container image"),
+        ({"size": 1, "image": " "}, "pools.fast.image: empty"),
+        ({"size": 1, "memory": 1}, r"pools.fast.memory: 1 B is too little \(at least 256"),
+        ({"size": 1, "disk": "1MiB"}, r"pools.fast.disk: 1.0 MiB is too little \(at least 1.0 G"),
     ],
 )
 def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
+        specs(table)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"size": True},
+        {"size": 1, "cpus": True},
+        {"size": 1, "usd_per_day": False},
+        {"size": 1, "usd_per_day": float("inf")},
+        {"hit_rate": 0.5, "max": True},
+        {"schedule": [{"cron": "0 8 * * *", "size": True}]},
+    ],
+)
+def test_what_is_no_number_sizes_no_pool(table: dict[str, Any]) -> None:
+    """`true` is 1 to Python, and JSON has no infinity."""
+    with pytest.raises(ValueError, match=r"neither true nor false|finite"):
         specs(table)
 
 
