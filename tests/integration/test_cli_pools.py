@@ -71,6 +71,13 @@ def test_a_pool_is_shown_with_every_key(anywhere: Cli, ledger: Ledger) -> None:
     assert anywhere("vm", "ls").out.count(b"pool fast") == 1
 
 
+def test_a_place_longer_than_its_column_is_read(anywhere: Cli, ledger: Ledger) -> None:
+    waiting(ledger)
+    ledger.pools.note("fast", noted(EmptyReason.MAKING, place="10.0.0.1:/srv"))
+    shown = anywhere("pool", "show", "fast").out.decode()
+    assert "at 10.0.0.1:/srv 0 ready of 2" in shown
+
+
 def test_what_is_parked_is_had_and_what_parks_is_made(anywhere: Cli, ledger: Ledger) -> None:
     row = waiting(ledger)
     for to, counts in ((InstanceState.PARKING, (0, 1)), (InstanceState.PARKED, (1, 0))):

@@ -113,7 +113,7 @@ def _refusals(kind: Kind, item: Json, shown: Json) -> Iterator[str]:
 def _bounded(
     item: Json, what: str, requests: Amounts, limits: Amounts, *, limited: str = "limit"
 ) -> Iterator[str]:
-    """What an amount breaks of a range's bounds, one for each bound."""
+    """Bounds of a range that an amount breaks, a line each."""
     for key, least in sorted((item.get("min") or {}).items()):
         text = f"minimum {key} usage per {what} is {least}"
         if key not in requests:

@@ -97,7 +97,8 @@ def _type_of(profile: str, context: Json) -> str:
 
 
 def _setters(pod: Pod, wrong: Callable[[Json], Iterable[str]]) -> tuple[str, list[str]]:
-    """Who sets what is wrong: `pod and container "a"`, and all of that, sorted. Empty: nobody."""
+    """The parts that set what is wrong, as `pod and container "a"`, and all such values, sorted;
+    empty when none does."""
     own = set(wrong(_context(pod.spec)))
     words = ["pod"] if own else []
     names, values = _containers(pod, lambda part: wrong(_context(part)))

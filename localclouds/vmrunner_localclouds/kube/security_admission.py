@@ -66,7 +66,7 @@ class SecurityAdmission:
     # --- within ---
 
     def _policies(self, shown: Json) -> tuple[Policy, Policy]:
-        """What is enforced, and what is warned of, in an object's namespace."""
+        """Policies of an object's namespace: the enforced one, and the one that is warned of."""
         namespace = shown["metadata"].get("namespace", "")
         found = self._cloud.store.get(NAMESPACES, "", namespace) or {"metadata": {}}
         labels = found["metadata"].get("labels") or {}

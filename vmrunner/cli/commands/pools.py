@@ -39,7 +39,7 @@ def show(context: typer.Context, name: Name, form: Output = Format.TABLE) -> int
         return exit_codes.OK
     for key, value in description(found).items():
         if value:
-            output.print_out(f"{key:<11}{output.clean(value)}")
+            output.print_out(f"{key:<10} {output.clean(value)}")
     return exit_codes.OK
 
 

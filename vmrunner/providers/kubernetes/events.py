@@ -1,5 +1,6 @@
-"""Why a pod has no place to run in on its node: of that the API tells by an event alone, as where
-the node does not have the pod's runtime class. It is asked for once the pod has waited long."""
+"""Reasons why a pod has no place to run in on its node: the API tells of them by an event alone, as
+where the node does not have the pod's runtime class. They are asked for once the pod has waited
+long."""
 
 from __future__ import annotations
 
