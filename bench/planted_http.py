@@ -8,14 +8,36 @@ from bench.planted import Bug
 
 BOUNDS, BUILDS = "tests/integration/test_http_bounds.py", "tests/integration/test_http_builds.py"
 PAGES = "tests/unit/server/test_log_stream.py"
+ODD = "tests/integration/test_http_odd_bodies.py"
 
 BUGS: Final = (
+    Bug(
+        "overlook a parameter that a route does not have",
+        "server/routes/common.py",
+        "if request.query_params and not route.dependant.query_params:",
+        "if request.query_params and not route.dependant:",
+        f"{ODD}::test_no_route_overlooks_a_parameter",
+    ),
+    Bug(
+        "overlook the body of what ends a VM",
+        "server/routes/instances.py",
+        "    await request_bodies.model(request, EmptyBody)\n",
+        "",
+        f"{ODD}::test_what_ends_or_removes_overlooks_nothing",
+    ),
+    Bug(
+        "show a tenant's VM by the beginning of its id to another",
+        "ledger/instance_reads.py",
+        "partial(_by_prefix, own)",
+        "partial(_by_prefix, {})",
+        "tests/integration/test_http_tenants.py::test_a_vm_is_found_by_the_beginning_of_its_id",
+    ),
     Bug(
         "take half of a surrogate pair for text",
         "server/request_bodies.py",
         "    if halves:",
         "    if not halves:",
-        "tests/integration/test_http_odd_bodies.py::test_half_a_surrogate_is_told_with_its_field",
+        f"{ODD}::test_half_a_surrogate_is_told_with_its_field",
     ),
     Bug(
         "count only the uploads that are stored",

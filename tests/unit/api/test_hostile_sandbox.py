@@ -56,7 +56,7 @@ def test_a_place_that_is_missing_is_told_by_its_name(tmp_path: Path) -> None:
     assert vm.read == []
 
 
-def test_a_place_that_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     vm = LyingFiles("/work/a", pieces=1)
     with pytest.raises(ConfigError, match="to: /proc/a cannot be written: No such file"):
         vm.files.download("a", "/proc/a")

@@ -71,14 +71,15 @@ class SandboxWatch:
 
 
 def has_no_sandbox(pod: JSON, now: float) -> bool:
-    """True if a pod has its node for a while, and no container of it could begin."""
+    """True if a pod has its node for a while, whose kubelet says that no container of it could
+    begin. One that does not say so (before 1.29) may pull an image, after an event of long ago."""
     status = pod.get("status") or {}
     placed = condition(status, "PodScheduled")
     since = moment(placed.get("lastTransitionTime"))
     if status.get("phase") != "Pending" or placed.get("status") != "True" or since is None:
         return False
-    made = condition(status, "PodReadyToStartContainers").get("status") == "True"
-    return not made and now - since >= SANDBOX_WITHIN
+    none = condition(status, "PodReadyToStartContainers").get("status") == "False"
+    return none and now - since >= SANDBOX_WITHIN
 
 
 def refusal(client: KubeClient, pod: JSON) -> str:
