@@ -143,7 +143,7 @@ def test_a_unit_that_was_not_laid_out_says_why() -> None:
     assert found.detail == "StartError: exec: supervisor: no such file (exit code 128)"
 
 
-def test_an_old_unit_image_is_no_images_fault_of_the_build() -> None:
+def test_an_old_unit_image_is_told_as_such() -> None:
     """Its own recipe is not that of this vmrunner: no other offer would help."""
     never = [{"name": name, "state": {"waiting": {}}} for name in ("vmrunner", "build")]
     lay = container("lay", started=False, **ended(unit_version.OLD_UNIT, "Error"))
