@@ -51,6 +51,7 @@ THREADS: Final = 45
 FILES: Final = 4  # beside those that are open
 MEMORY: Final = 24 << 20
 PATIENCE: Final = 60.0
+TAKER: Final = "others"
 
 
 class Wall(Clock):
@@ -123,7 +124,8 @@ def full_disk(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def connections_of_others(url: str) -> Iterator[None]:
-    """All that the server has left, and each that comes back."""
+    """All that the server has left, and each that comes back. Those that this process has end: its
+    builds may be running by now, and want no more of it."""
     taken: list[psycopg.Connection] = []
     over = threading.Event()
 
@@ -131,11 +133,17 @@ def connections_of_others(url: str) -> Iterator[None]:
         while not over.is_set():
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
-                    taken.append(psycopg.connect(url))
+                    taken.append(psycopg.connect(url, application_name=TAKER))
             over.wait(0.05)
 
-    thread = threading.Thread(target=take)
-    thread.start()
+    with psycopg.connect(url, autocommit=True) as own:
+        thread = threading.Thread(target=take)
+        thread.start()
+        own.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name <> %s AND pid <> pg_backend_pid()",
+            [TAKER],
+        )
     try:
         yield
     finally:
