@@ -71,11 +71,22 @@ def test_a_build_finds_no_key_and_no_process(unit: UnitPod) -> None:
 
 #: Files with a canary among all that root in the build can read: its mounts, and /proc.
 SEARCH = r"""
+search() {
+  timeout 5 grep -lasF -f /tmp/halves "$@"
+  # A file that never ends hides none after it.
+  [ $? != 124 ] || for file; do timeout 5 grep -lasF -f /tmp/halves "$file"; done
+}
 {
   find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o -type f -print
   find /proc -type f ! -path '*/task/*' ! -name kmsg ! -name mem ! -name pagemap
   for root in /proc/[0-9]*/root; do echo $root/run/identity/host_key; done
-} 2>/dev/null | while read -r file; do timeout 5 grep -lasF -f /tmp/halves "$file"; done
+} 2>/dev/null | {
+  while read -r file; do
+    set -- "$@" "$file"
+    [ $# -lt 100 ] || { search "$@"; set --; }
+  done
+  [ $# = 0 ] || search "$@"
+}
 """
 
 

@@ -154,10 +154,16 @@ def answers(address: Address) -> bool:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Poll until the condition holds. A look that takes long, as one into a container does, is not
+    taken often: what is waited for needs the time."""
     until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come true"
-        time.sleep(0.02)
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        assert now < until, "it did not come true"
+        time.sleep(min(0.5, max(0.02, 2 * (now - began))))
 
 
 def free_port() -> int:
