@@ -36,7 +36,7 @@ log = logging.getLogger("vmrunner")
 
 
 class LocalService:
-    """The use cases over the parts of one application."""
+    """The use cases (`Service`) over the parts of one application."""
 
     follow_interval: Final = FOLLOW_INTERVAL
 
@@ -49,12 +49,10 @@ class LocalService:
 
     @property
     def place(self) -> str:
-        """Return the URL of its ledger, without a password."""
         return self._parts.ledgers.shown
 
     @property
     def submission(self) -> Submission:
-        """Return the four steps of a submission."""
         from vmrunner.services.submit import Submission
 
         traceparent = os.environ.get("TRACEPARENT", "")
@@ -66,11 +64,9 @@ class LocalService:
 
     @property
     def paused(self) -> bool:
-        """True if nothing is launched now."""
         return self.ledger.paused
 
     def host(self, kind: str | None) -> EngineHost:
-        """The host that serves builds while this process waits for them."""
         return self._parts.host(kind)
 
     def wake(self) -> None:
@@ -78,13 +74,11 @@ class LocalService:
         wakeup.poke(self._parts.paths.wake)
 
     def ensure_served(self, *providers: str) -> None:
-        """See to it that an engine which outlives this process serves these providers."""
         self._parts.background.ensure(*providers)
 
     # --- builds ---
 
     def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
-        """Reasons why those of them that are queued wait, by build id."""
         queued = [row for row in rows if row.state is BuildState.QUEUED]
         if not queued:
             return {}
@@ -93,11 +87,9 @@ class LocalService:
         return queue_reasons.waiting(self.ledger, self._parts.limits(), queued)
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
-        """Starts of their VMs (fresh, pool, template), by the VM's id."""
         return self.ledger.instances.starts([row.instance for row in rows if row.instance])
 
     def costed(self, rows: Sequence[BuildRecord]) -> list[BuildRecord]:
-        """Return them with what each has cost until now."""
         if all(row.finished for row in rows):
             return list(rows)
         from vmrunner.services.costs import until_now
@@ -105,13 +97,11 @@ class LocalService:
         return until_now(self.ledger, self._parts.providers, rows)
 
     def named(self, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
-        """Return them with the names of the tokens that submitted them."""
         from vmrunner.services import people
 
         return people.named(self.ledger, rows)
 
     def tests(self, row: BuildRecord) -> TestsDocument | None:
-        """Results of the tests in its reports; None: it brought none, or they cannot be had."""
         from vmrunner.services import junit_reports
         from vmrunner.services.documents import tests_document
 
@@ -119,46 +109,38 @@ class LocalService:
         return None if found is None else tests_document(found)
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
-        """Files that it brought back."""
         from vmrunner.services.artifacts import FETCH_PATIENCE, Artifacts
 
         return Artifacts.of(row, self._parts.artifact_files, patience=FETCH_PATIENCE)
 
     def log(self, build: str) -> BuildLog:
-        """Return its log, wherever that lies."""
         return self._parts.log(build)
 
     def sandbox(self, build: str) -> SandboxClient:
-        """A client that runs commands in a sandbox."""
         from vmrunner.services.sandboxes import SandboxClient
 
         providers = self._parts.providers
         return SandboxClient(self.ledger, build, providers.channel_to, box=providers.box_of)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
-        """Cancel it: it ends, and its VM dies."""
         from vmrunner.services.cancel import cancel
 
         return cancel(self.ledger, build, wake=self.wake, reason=reason, why=why)
 
     def remove(self, row: BuildRecord) -> None:
-        """Remove its log and its artifacts. Raises Conflict when it has not ended."""
         from vmrunner.services.build_removal import remove
 
         remove(self.ledger, row, self._parts.paths.artifacts)
 
     def caches(self) -> list[StoredCache]:
-        """Caches that builds stored for later ones."""
         return self.ledger.caches.list()
 
     def remove_cache(self, name: str) -> str:
-        """Let go of a cache, by the beginning of its id; return that. Raises NotFound, Conflict."""
         from vmrunner.services.caches import remove
 
         return remove(self.ledger, name).id
 
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
-        """See to it that an engine ends builds that were cancelled."""
         from vmrunner.runtime.background import served
 
         unserved = {
@@ -170,37 +152,31 @@ class LocalService:
             self.ensure_served(*unserved)
 
     def extend(self, row: BuildRecord, seconds: float) -> BuildRecord:
-        """Keep a held build's VM longer, never past its deadline."""
         now = self._parts.providers.time_at(row.spec.provider, ask=True)
         return self.ledger.builds.extend(row.id, seconds, now, by=process.user())
 
     # --- the house ---
 
     def time_of(self, row: Instance) -> float:
-        """Return the time by the clock that a VM's deadline is of."""
         return self._parts.providers.time_at(row.provider, row.scope)
 
     def fleet(self, *, gone: bool, limit: int) -> Fleet:
-        """Return the VMs beside what the clouds show now."""
         from vmrunner.services import fleet
 
         return fleet.fleet(self.ledger, self._parts.providers, gone=gone, limit=limit)
 
     def destroy(self, row: Instance) -> DestroyedVm:
-        """End a VM now, and cancel its build."""
         from vmrunner.services.destroy import destroy
 
         return destroy(self.ledger, self._parts.providers, row)
 
     def ensure_ends_are_written(self) -> None:
-        """See to it that an engine writes the ends of builds whose VMs were destroyed."""
         from vmrunner.runtime.background import served
 
         if not served(self.ledger) and self.ledger.builds.list(active=True, limit=1):
             self.ensure_served()
 
     def drain(self, *, off: bool) -> None:
-        """Stop launching, everywhere; or launch again."""
         from vmrunner.services import draining
 
         draining.drain(self._parts.ledgers.open(make=True), off=off)
@@ -209,7 +185,6 @@ class LocalService:
     def reap(
         self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
     ) -> Report:
-        """One pass of the reaper: what it found and did."""
         from vmrunner.services import reap
 
         parts = self._parts
@@ -230,7 +205,6 @@ class LocalService:
         tag: tuple[str, str] | None = None,
         older_than: float | None = None,
     ) -> list[Survivor]:
-        """Machines that are alive and should not be."""
         from vmrunner.services import audit
 
         parts = self._parts
@@ -244,31 +218,26 @@ class LocalService:
         )
 
     def costs(self, by: str, since: float) -> list[CostLine]:
-        """Costs of the last `since` seconds."""
         from vmrunner.services import costs
 
         return costs.report(self.ledger, self._parts.providers, by=by, since=since)
 
     def pools(self) -> list[PoolStatus]:
-        """Each pool: the VMs that it wants, has and served, and their cost."""
         from vmrunner.services import pools
 
         return pools.status(self.ledger, self._parts.providers)
 
     def pool(self, name: str) -> PoolStatus:
-        """Return one pool. Raises NotFound."""
         from vmrunner.services import pools
 
         return pools.one(self.ledger, self._parts.providers, name)
 
     def resize_pool(self, name: str, size: int) -> None:
-        """Give a pool another size, until the configuration changes."""
         from vmrunner.services import pools
 
         pools.resize(self.ledger, name, size)
 
     def drain_pool(self, name: str) -> None:
-        """End a pool's VMs that wait."""
         from vmrunner.services import pools
 
         pools.drain(self.ledger, name)

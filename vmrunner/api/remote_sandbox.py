@@ -29,7 +29,7 @@ OUTPUT_RETRY: Final = 1.0
 
 
 class RemoteSandbox:
-    """Named and used as the client of a sandbox at hand."""
+    """`SandboxAccess` over a server."""
 
     def __init__(self, client: HttpClient, sandbox: str) -> None:
         self._http = client
@@ -37,7 +37,6 @@ class RemoteSandbox:
         self._terminals: WeakSet[RemoteCommand] = WeakSet()
 
     def run(self, order: CommandOrder, on_output: OnOutput) -> CommandEnd:
-        """Start a command unless its id was started, and follow it to its end."""
         offsets = {"stdout": 0, "stderr": 0}
         started, since = False, None
         while True:
@@ -61,7 +60,6 @@ class RemoteSandbox:
                 return command_end(found["end"])
 
     def start(self, order: CommandOrder) -> None:
-        """Start a command unless its id was started."""
         values: Mapping[str, Any] = {
             **asdict(order),
             "argv": list(order.argv),
@@ -71,11 +69,9 @@ class RemoteSandbox:
         patiently(lambda: self._http.post(f"{self._path}/execs", body))
 
     def signal(self, command: str, number: int) -> None:
-        """Send a signal to all processes of a command."""
         self._delete(f"{self._path}/execs/{segment(command)}", signal=number)
 
     def send_input(self, command: str, offset: int, data: bytes, *, last: bool = False) -> None:
-        """Send what stands at that offset of its stdin. `last`: nothing follows."""
         path = f"{self._path}/execs/{segment(command)}/stdin"
         pieces = [data[at : at + INPUT] for at in range(0, len(data), INPUT)] or [b""]
         for number, piece in enumerate(pieces):
@@ -92,13 +88,11 @@ class RemoteSandbox:
             return
 
     def commands(self) -> list[CommandSummary]:
-        """Return the commands that were started, the oldest first."""
         return list(map(command_summary, self._listed(f"{self._path}/execs")))
 
     # --- files ---
 
     def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
-        """Hand on the bytes of a file."""
         self._read(path, BYTES, on_bytes)
 
     def write_file(self, path: str, data: Iterable[bytes]) -> None:
@@ -107,15 +101,12 @@ class RemoteSandbox:
         self._write(path, BYTES, data)
 
     def list_files(self, path: str) -> list[FileEntry]:
-        """Entries of a directory, by name."""
         return list(map(file_entry, self._listed(self._files, path=path, what="list")))
 
     def stat_file(self, path: str) -> FileEntry:
-        """The entry at a path: kind, size, mode. A link is not followed."""
         return file_entry(self._one(self._files, path=path, what="stat"))
 
     def remove_file(self, path: str) -> None:
-        """Remove a file, or a directory with all in it."""
         self._delete(self._files, path=path)
 
     def make_dir(self, path: str) -> None:
@@ -123,17 +114,14 @@ class RemoteSandbox:
         self._http.put(self._files, list, path=path, what="dir")
 
     def pack_files(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
-        """Hand on a tar of a file, or of what is in a directory."""
         self._read(path, TAR, on_bytes)
 
     def unpack_files(self, path: str, tar: Iterable[bytes]) -> None:
-        """Unpack a tar below a directory, which is made where it is missing."""
         self._write(path, TAR, tar)
 
     # --- terminals and ports ---
 
     def terminal(self, order: CommandOrder, columns: int, rows: int) -> RemoteCommand:
-        """Start a command at a terminal. Raises NotFound where there is no such command."""
         from vmrunner.services.client.websocket import RemoteCommand
 
         opened = RemoteCommand(
@@ -148,7 +136,6 @@ class RemoteSandbox:
         return opened
 
     def forward(self, port: int, local: socket.socket) -> None:
-        """Let a port of the sandbox speak with `local`, until either has ended."""
         from vmrunner.services.client.port_relay import relay
 
         relay(self._http, f"{self._path}/ports/{port}", local)

@@ -110,7 +110,7 @@ class _Reader:
 
 
 class RemoteService:
-    """The use cases of a server. `url` and `token` as in VMRUNNER_SERVER and VMRUNNER_TOKEN."""
+    """`Service` of a server. `url` and `token` as in VMRUNNER_SERVER and VMRUNNER_TOKEN."""
 
     follow_interval: Final = 0.3
 
@@ -138,7 +138,6 @@ class RemoteService:
 
     @property
     def paused(self) -> bool:
-        """True if nothing is launched now."""
         return bool(self.client.get("/readyz")["draining"])
 
     def host(self, kind: str | None) -> RemoteHost:
@@ -156,7 +155,6 @@ class RemoteService:
         return {row.id: reasons[row.id] for row in rows if row.id in reasons}
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
-        """Starts of their VMs (fresh, pool, template), by the VM's id."""
         starts = self.ledger.builds.starts
         return {row.instance: starts[row.instance] for row in rows if row.instance in starts}
 
@@ -169,39 +167,31 @@ class RemoteService:
         return list(rows)
 
     def tests(self, row: BuildRecord) -> TestsDocument | None:
-        """Results of the tests in its reports; None: it brought none, or they cannot be had."""
         found = self.client.listed(f"/builds/{segment(row.id)}/tests")
         return cast("TestsDocument", found[0]) if found else None
 
     def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
-        """Files that it brought back."""
         return RemoteArtifacts(self.client, row)
 
     def log(self, build: str) -> RemoteLog:
-        """Return its log."""
         return RemoteLog(self.ledger.logs, build)
 
     def sandbox(self, build: str) -> RemoteSandbox:
-        """A client that runs commands in a sandbox."""
         from vmrunner.api.remote_sandbox import RemoteSandbox
 
         return RemoteSandbox(self.client, build)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
-        """Cancel it: it ends, and its VM dies."""
         del why
         return self.ledger.builds.request_cancel(build, reason, time.time())
 
     def remove(self, row: BuildRecord) -> None:
-        """Remove its log and its artifacts. Raises Conflict when it has not ended."""
         self.client.post(f"/builds/{segment(row.id)}/remove")
 
     def caches(self) -> list[StoredCache]:
-        """Caches that builds stored for later ones."""
         return list(map(decoding.cache, self.client.listed("/caches", limit=MOST_CACHES)))
 
     def remove_cache(self, name: str) -> str:
-        """Let go of a cache, by the beginning of its id; return that. Raises NotFound, Conflict."""
         (removed,) = self.client.post(f"/caches/{segment(name)}/remove")["items"]
         return decoding.cache(removed).id
 
@@ -209,7 +199,6 @@ class RemoteService:
         """Do nothing: the server does."""
 
     def extend(self, row: BuildRecord, seconds: float) -> BuildRecord:
-        """Keep a held build's VM longer, never past its deadline."""
         return self.ledger.builds.extend(row.id, seconds, time.time())
 
     # --- the house ---
@@ -220,15 +209,12 @@ class RemoteService:
         return time.time()
 
     def fleet(self, *, gone: bool, limit: int) -> Fleet:
-        """Return the VMs beside what the clouds show now. Raises NotAllowed for a token that does
-        not see all."""
         from vmrunner.services.client.reports import fleet
 
         state = None if gone else "active"
         return fleet(self.client.get("/instances", cloud=True, state=state, limit=min(limit, 1000)))
 
     def destroy(self, row: Instance) -> DestroyedVm:
-        """End a VM now, and cancel its build."""
         answer = self.client.post(f"/instances/{segment(row.id)}/destroy")
         return DestroyedVm(DestroyResult(answer["result"]), answer["error"] or "")
 
@@ -236,13 +222,11 @@ class RemoteService:
         """Do nothing: the server does."""
 
     def drain(self, *, off: bool) -> None:
-        """Stop launching, everywhere; or launch again."""
         self.client.post("/drain", {"off": off})
 
     def reap(
         self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
     ) -> Report:
-        """One pass of the reaper: what it found and did."""
         from vmrunner.services.client.reports import report
 
         options = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
@@ -255,7 +239,6 @@ class RemoteService:
         tag: tuple[str, str] | None = None,
         older_than: float | None = None,
     ) -> list[Survivor]:
-        """Machines that are alive and should not be."""
         from vmrunner.services.client.reports import survivor
 
         label = None if tag is None else "=".join(tag)
@@ -263,29 +246,24 @@ class RemoteService:
         return list(map(survivor, found))
 
     def costs(self, by: str, since: float) -> list[CostLine]:
-        """Costs of the last `since` seconds."""
         from vmrunner.services.client.reports import cost_line
 
         return list(map(cost_line, self.client.listed("/costs", by=by, since=since)))
 
     def pools(self) -> list[PoolStatus]:
-        """Each pool: the VMs that it wants, has and served, and their cost."""
         from vmrunner.services.client.reports import pool_status
 
         return list(map(pool_status, self.client.listed("/pools")))
 
     def pool(self, name: str) -> PoolStatus:
-        """Return one pool. Raises NotFound."""
         from vmrunner.services.client.reports import pool_status
 
         return pool_status(self.client.one(f"/pools/{segment(name)}"))
 
     def resize_pool(self, name: str, size: int) -> None:
-        """Give a pool another size, until the configuration changes."""
         self.client.post(f"/pools/{segment(name)}/resize", {"size": size})
 
     def drain_pool(self, name: str) -> None:
-        """End a pool's VMs that wait."""
         self.client.post(f"/pools/{segment(name)}/drain")
 
     def close(self, host: ServingHost | None = None, unended: Iterable[str] = ()) -> None:

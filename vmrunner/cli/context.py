@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import typer
 
-from vmrunner.cli import output
+from vmrunner.cli import exit_codes, output
 from vmrunner.cli.output import Format
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.config.sources import LoadedSettings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmrunner.services.protocols import Service
 
 _SERVER = "VMRUNNER_SERVER"
+_DoneT = TypeVar("_DoneT")
 #: Joins the parts of a configuration; tests give one of their own.
 Joiner = Callable[["LoadedSettings"], "App"]
 
@@ -104,6 +105,22 @@ def refused_over_server(command: str, why: str) -> ConfigError:
 def shell_of(context: typer.Context) -> CliContext:
     """The shell of this run."""
     return cast("CliContext", context.obj)
+
+
+def do_each(names: Sequence[str], act: Callable[[str], _DoneT]) -> tuple[list[_DoneT], int]:
+    """Results of `act` for the names that it was done for, and the exit code. A trouble is told,
+    and hinders no other."""
+    done: list[_DoneT] = []
+    troubles: list[VmrunnerError] = []
+    for name in names:
+        try:
+            done.append(act(name))
+        except VmrunnerError as error:
+            troubles.append(error)
+            output.say(f"error: {error}")
+    if troubles:
+        return done, exit_codes.PARTLY if done else exit_codes.of_error(troubles[0])
+    return done, exit_codes.OK
 
 
 def stdout_is_data(form: Format) -> bool:

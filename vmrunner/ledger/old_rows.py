@@ -124,8 +124,8 @@ class OldRows:
         values = {"before": before, "refused": now - REFUSED}
         removed, failed = 0, 0
         for statement, drop in (
-            (_BUILDS, self._drop_builds),
-            *((vms, self._drop_vms) for vms in _VMS),
+            (_BUILDS, self._builds),
+            *((vms, self._vms) for vms in _VMS),
         ):
             last = (-math.inf, "")
             while clock() < until:
@@ -136,19 +136,13 @@ class OldRows:
                     break
                 last = tuple(page[-1])
                 names = [row[1] for row in page]
-                went = len(names) if dry_run else drop(names)
+                went = len(names) if dry_run else self._each(names, drop)
                 if statement is _BUILDS:
                     removed += went
                 failed += len(names) - went
                 if not dry_run:
                     sleep(_PAUSE)
         return RemovedBuilds(removed, failed)
-
-    def _drop_builds(self, names: Sequence[str]) -> int:
-        return self._each(names, self._builds)
-
-    def _drop_vms(self, names: Sequence[str]) -> int:
-        return self._each(names, self._vms)
 
     def _each(self, names: Sequence[str], drop: Callable[[Connection, Sequence[str]], None]) -> int:
         """Drop them together; where one cannot be, each by itself. Return how many went."""

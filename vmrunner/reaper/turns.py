@@ -89,7 +89,6 @@ class ReaperTurns:
         membership: Membership,
         pool: Callable[[str], WorkerPool],
         *,
-        seconds: float = REAPER_LEASE,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -98,7 +97,7 @@ class ReaperTurns:
         self._pool = pool
         self._membership = membership
         self._monotonic = monotonic
-        self._taker = LeaseTaker(ledger, me, seconds, clock=clock, monotonic=monotonic)
+        self._taker = LeaseTaker(ledger, me, REAPER_LEASE, clock=clock, monotonic=monotonic)
         self._turns: dict[str, _Turn] = {}
         self._scopes: dict[str, _ScopesCall] = {}
 

@@ -206,11 +206,13 @@ def _components(made: Mapping[str, Any]) -> dict[str, Any]:
     words = set(re.findall(rf'"{answers.SCHEMAS}(\w+)"', json.dumps(made)))
     schemas |= document_schemas.components((words | {"Problem"}) - set(schemas), answers.SCHEMAS)
     problem = schemas["Problem"]
-    problem["properties"]["errors"]["items"] = _untitled(schemas.pop("OneFault"))  # stands alone
+    problem["properties"]["errors"]["items"] = document_schemas.untitled(
+        schemas.pop("OneFault")
+    )  # stands alone
     for name, example in document_examples.EXAMPLES.items():
         schemas[name]["examples"] = [example]
     return {
-        "schemas": {name: _untitled(schemas[name]) for name in sorted(schemas)},
+        "schemas": {name: document_schemas.untitled(schemas[name]) for name in sorted(schemas)},
         "headers": HEADERS,
         "securitySchemes": {
             "token": {
@@ -240,15 +242,6 @@ def _tell_defaults(schema: dict[str, Any]) -> None:
         if default not in (None, "", [], {}):
             text = f"Default: {json.dumps(default)}."
             field["description"] = " ".join(filter(None, [field.get("description"), text]))
-
-
-def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without the titles that its fields' names made."""
-    fields = {
-        name: {key: value for key, value in field.items() if key != "title"}
-        for name, field in schema.get("properties", {}).items()
-    }
-    return {**schema, "properties": fields} if fields else schema
 
 
 def text() -> str:

@@ -111,14 +111,14 @@ def _definitions() -> Mapping[str, Schema]:
     wanted |= {variant for variants in _VARIANTS.values() for variant in variants}
     adapters: list[Any] = [(kind, "serialization", TypeAdapter(kind)) for kind in wanted]
     _, made = TypeAdapter.json_schemas(adapters, ref_template=_REF + "{model}")
-    found: dict[str, Schema] = {name: _untitled(schema) for name, schema in made["$defs"].items()}
+    found: dict[str, Schema] = {name: untitled(schema) for name, schema in made["$defs"].items()}
     for kind, variants in _VARIANTS.items():
         others = [found.pop(variant.__name__) for variant in variants]
         found[kind.__name__] = _merged(found[kind.__name__], *others)
     return found | {name: _page(page) for name, page in PAGES.items()}
 
 
-def _untitled(schema: Schema) -> Schema:
+def untitled(schema: Schema) -> Schema:
     """A schema without the titles that its fields' names made."""
     fields = {
         name: {key: value for key, value in field.items() if key != "title"}

@@ -21,12 +21,11 @@ HOW_TO_FINISH: Final = (
 )
 
 
-def rotate(ledger: Ledger, *, finish: bool = False, by: str = "") -> list[ResealedColumn]:
+def rotate(ledger: Ledger, *, finish: bool = False) -> list[ResealedColumn]:
     """Seal every value of the ledger under the first key. Where the key is a file beside the
     ledger, put a new one first there, unless a rotation is under way: the former one unseals until
     `finish`, which drops it if nothing is left under it. Raises Conflict when that is too early, or
-    where engines of other machines could not read the new one. `by`: for whom, else this process's
-    user."""
+    where engines of other machines could not read the new one."""
     file = ledger.sealed.key_file
     if file is not None and not finish:
         _refuse_others(ledger, file)
@@ -37,7 +36,7 @@ def rotate(ledger: Ledger, *, finish: bool = False, by: str = "") -> list[Reseal
     if file is not None and finish and not any(column.left for column in columns):
         _finish(file)
     detail = "finish" if finish else ""
-    ledger.actions.add(by or process.user(), "rotate-key", "ledger", time.time(), detail)
+    ledger.actions.add(process.user(), "rotate-key", "ledger", time.time(), detail)
     return columns
 
 

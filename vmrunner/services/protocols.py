@@ -161,13 +161,13 @@ class SandboxAccess(Protocol):
         """Entries of a directory, by name."""
 
     def stat_file(self, path: str) -> FileEntry:
-        """The entry at a path. A link is not followed."""
+        """The entry at a path: kind, size, mode. A link is not followed."""
 
     def remove_file(self, path: str) -> None:
         """Remove a file, or a directory with all in it."""
 
     def make_dir(self, path: str) -> None:
-        """Make a directory, and those above it."""
+        """Make a directory, and those above it. One that is there stays."""
 
     def pack_files(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
         """Hand on a tar of a file, or of a directory's content."""
@@ -267,7 +267,8 @@ class Service(Protocol):
         """The time by the clock of a VM's deadline, in seconds since the epoch."""
 
     def fleet(self, *, gone: bool, limit: int) -> Fleet:
-        """The VMs beside the clouds' own lists of now. Raises NotAllowed."""
+        """The VMs beside the clouds' own lists of now. Raises NotAllowed for a token that does
+        not see all."""
 
     def destroy(self, row: Instance) -> DestroyedVm:
         """End a VM now, and cancel its build."""

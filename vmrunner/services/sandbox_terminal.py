@@ -63,8 +63,8 @@ def output_after(channel: TerminalChannel, mark: str) -> bytes:
 
 
 class SandboxTerminal:
-    """One command at a terminal. It ends with its connection. `lost` raises what the loss of that
-    means."""
+    """`OpenedTerminal` of one command, which ends with its connection. `lost` raises what the
+    loss of that means."""
 
     def __init__(
         self,
@@ -91,16 +91,13 @@ class SandboxTerminal:
 
     @property
     def exit_code(self) -> int | None:
-        """Return its exit code, once `receive` has told its end; None: it was closed before."""
         return self._channel.exit_code
 
     @property
     def is_open(self) -> bool:
-        """True if nothing was heard of its connection's end."""
         return self._connection.is_open
 
     def receive(self) -> bytes | None:
-        """Bytes that it shows; b"" at its end; None when there were none for a while."""
         if self._shown:
             shown, self._shown = self._shown, b""
             return shown
@@ -112,7 +109,6 @@ class SandboxTerminal:
             self._lost(error)
 
     def send(self, data: bytes) -> bool:
-        """Type it; returns once all was sent. False: the command has ended."""
         remaining = memoryview(data)
         while remaining:
             cancellation.check()
@@ -128,7 +124,6 @@ class SandboxTerminal:
         return True
 
     def resize(self, columns: int, rows: int) -> None:
-        """Tell it the terminal's new size."""
         try:
             self._channel.resize(columns, rows)
         except client.ConnectionLost as error:
@@ -136,7 +131,6 @@ class SandboxTerminal:
                 self._lost(error)
 
     def close(self) -> None:
-        """Hang up: what runs at it is told, as when a window is closed."""
         self._closed = True
         self._channel.close()
         self._connection.close()

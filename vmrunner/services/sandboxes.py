@@ -62,8 +62,8 @@ class _Enough(Exception):
 
 
 class SandboxClient:
-    """One sandbox. Safe in threads: what runs at once has a connection each. Each call raises
-    SandboxOver once it has ended, NotFound, Conflict."""
+    """`SandboxAccess` of one sandbox. Safe in threads: what runs at once has a connection each.
+    Each call raises SandboxOver once it has ended, NotFound, Conflict."""
 
     def __init__(
         self,
@@ -107,7 +107,6 @@ class SandboxClient:
         return end
 
     def start(self, order: CommandOrder) -> None:
-        """Start a command unless its id was started."""
         self._patiently(lambda calls: calls.start(order))
 
     def read(self, command: str, stdout: int, stderr: int, wait: float) -> CommandOutput:
@@ -150,7 +149,6 @@ class SandboxClient:
         )
 
     def signal(self, command: str, number: int) -> None:
-        """Send a signal to all processes of a command."""
         _check_id(command)
         self._patiently(lambda calls: calls.signal(command, number))
 
@@ -183,7 +181,6 @@ class SandboxClient:
         )
 
     def commands(self) -> list[CommandSummary]:
-        """Return the commands that were started, the oldest first."""
         found = self._patiently(lambda calls: calls.commands())
         return [replace(command, title=self._masked(command.title)) for command in found]
 
@@ -195,7 +192,6 @@ class SandboxClient:
     # --- files ---
 
     def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
-        """Hand on the bytes of a file."""
         moving = MovingBytes()
         self._moved(
             lambda calls: calls.read_file(path, moving.receiver(on_bytes), moving.pulse), moving
@@ -208,11 +204,9 @@ class SandboxClient:
         self._moved(lambda calls: calls.write_file(path, moving.taken(), moving.pulse), moving)
 
     def list_files(self, path: str) -> list[FileEntry]:
-        """Entries of a directory, by name."""
         return self._patiently(lambda calls: calls.list_files(path))
 
     def stat_file(self, path: str) -> FileEntry:
-        """The entry at a path: kind, size, mode. A link is not followed."""
         return self._patiently(lambda calls: calls.stat_file(path))
 
     def remove_file(self, path: str) -> None:
@@ -223,28 +217,23 @@ class SandboxClient:
         self._once(lambda calls: calls.change_files("remove", path))
 
     def make_dir(self, path: str) -> None:
-        """Make a directory, and those above it. One that is there stays."""
         self._patiently(lambda calls: calls.change_files("make_dir", path))
 
     def pack_files(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
-        """Hand on a tar of a file, or of what is in a directory."""
         moving = MovingBytes()
         self._moved(
             lambda calls: calls.pack_files(path, moving.receiver(on_bytes), moving.pulse), moving
         )
 
     def unpack_files(self, path: str, tar: Iterable[bytes]) -> None:
-        """Unpack a tar below a directory, which is made where it is missing."""
         moving = MovingBytes(tar)
         self._moved(lambda calls: calls.unpack_files(path, moving.taken(), moving.pulse), moving)
 
     def forward(self, port: int, local: socket.socket) -> None:
-        """Let a port of the sandbox speak with `local`, until either has ended."""
         self.current()  # at the epoch of now: what was taken from `local` is not sent twice
         self._once(lambda calls: calls.forward(port, local))
 
     def terminal(self, order: CommandOrder, columns: int, rows: int) -> SandboxTerminal:
-        """Start a command at a terminal. Raises NotFound where there is no such command."""
         _, instance = self.current()
 
         def lost(error: Exception) -> NoReturn:
@@ -260,7 +249,6 @@ class SandboxClient:
         return opened
 
     def close(self) -> None:
-        """Close what is open to it."""
         self._warm.close()
         for terminal in list(self._terminals):
             terminal.close()

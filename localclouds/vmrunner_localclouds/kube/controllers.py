@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vmrunner_localclouds.kube.api_error import Json
+from vmrunner_localclouds.kube.store import Change
+
 if TYPE_CHECKING:
     from vmrunner_localclouds.kube.cloud import LocalKube
 
@@ -21,6 +24,7 @@ class Controller:
         self.instead: Callable[[Effect], object] | None = None
         self._on = True
         self._backlog: list[Effect] = []
+        cloud.store.listeners.append(self._changed)
 
     @property
     def on(self) -> bool:
@@ -39,6 +43,14 @@ class Controller:
     def soon(self, effect: Effect, seconds: float = 0.0) -> None:
         """Let `effect` happen once this controller has seen the change, and `seconds` after it."""
         self._cloud.later(seconds + self.seconds, lambda: self._do(effect))
+
+    def _changed(self, change: Change) -> None:
+        raise NotImplementedError
+
+    def _of(self, uid: str) -> Json | None:
+        """The object of this uid, if it is still there."""
+        found = self._cloud.store.find(uid)
+        return found[1] if found else None
 
     def _do(self, effect: Effect) -> None:
         if not self._on:

@@ -14,14 +14,10 @@ from vmrunner_localclouds.kube.kinds import Kind
 from vmrunner_localclouds.kube.store import Change
 
 if TYPE_CHECKING:
-    from vmrunner_localclouds.kube.cloud import LocalKube
+    pass
 
 
 class GarbageCollector(Controller):
-    def __init__(self, cloud: LocalKube) -> None:
-        super().__init__(cloud)
-        cloud.store.listeners.append(self._changed)
-
     def _changed(self, change: Change) -> None:
         metadata = change.object["metadata"]
         uid = metadata["uid"]

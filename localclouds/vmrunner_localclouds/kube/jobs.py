@@ -84,10 +84,6 @@ class JobController(Controller):
     """The deadline of a Job (pkg/controller/job/job_controller.go, `syncJob`,
     `pastActiveDeadline`). Its pods are not made: a Job here has `parallelism: 0`."""
 
-    def __init__(self, cloud: LocalKube) -> None:
-        super().__init__(cloud)
-        cloud.store.listeners.append(self._changed)
-
     def _changed(self, change: Change) -> None:
         if change.kind is JOBS and change.type != "DELETED":
             before = change.before["spec"] if change.before else None
@@ -127,17 +123,9 @@ class JobController(Controller):
     def _write(self, job: Json, status: Json) -> Json:
         return self._cloud.store.replace(JOBS, job, {**job, "status": status})
 
-    def _of(self, uid: str) -> Json | None:
-        found = self._cloud.store.find(uid)
-        return found[1] if found else None
-
 
 class TtlController(Controller):
     """Deletes finished Jobs (pkg/controller/ttlafterfinished/ttlafterfinished_controller.go)."""
-
-    def __init__(self, cloud: LocalKube) -> None:
-        super().__init__(cloud)
-        cloud.store.listeners.append(self._changed)
 
     def _changed(self, change: Change) -> None:
         if change.kind is JOBS and change.type != "DELETED" and finished(change.object):

@@ -31,7 +31,6 @@ class Scheduler(Controller):
     def __init__(self, cloud: LocalKube) -> None:
         super().__init__(cloud)
         self._full = False
-        cloud.store.listeners.append(self._changed)
 
     @property
     def full(self) -> bool:
@@ -88,7 +87,6 @@ class Kubelet(Controller):
         self.lacks: set[str] = set()
         self._failures: dict[tuple[str, str], Json] = {}  # events, by pod and words
         self._addresses = 0
-        cloud.store.listeners.append(self._changed)
 
     @property
     def host(self) -> Json:
@@ -254,10 +252,6 @@ class Kubelet(Controller):
         if due + self.deadline_late <= self._cloud.now():
             self.fail(pod, "DeadlineExceeded", pod_status.DEADLINE)
 
-    def _of(self, uid: str) -> Json | None:
-        found = self._cloud.store.find(uid)
-        return found[1] if found else None
-
     def _write(self, pod: Json, status: Json) -> Json:
         return self._cloud.store.replace(PODS, pod, {**pod, "status": status})
 
@@ -314,10 +308,7 @@ def ready(cloud: LocalKube, status: str, reason: str) -> Json:
 def lose(cloud: LocalKube) -> None:
     """Let the node go silent: its pods run on, unseen, and after five minutes they are marked as
     deleted (pkg/controller/tainteviction)."""
-    found = cloud.store.get(NODES, "", NODE)
-    assert found is not None
-    status = {**found["status"], "conditions": [ready(cloud, "Unknown", "NodeStatusUnknown")]}
-    cloud.store.replace(NODES, found, {**found, "status": status})
+    _set_ready(cloud, "Unknown", "NodeStatusUnknown")
     cloud.kubelet.on = False
     cloud.later(_EVICTED_AFTER, lambda: _evict(cloud))
 
@@ -342,8 +333,13 @@ def _evict(cloud: LocalKube) -> None:
 
 def find(cloud: LocalKube) -> None:
     """Let the node be back: what it was to do in between is done now."""
+    _set_ready(cloud, "True", "KubeletReady")
+    cloud.kubelet.on = True
+
+
+def _set_ready(cloud: LocalKube, status: str, reason: str) -> None:
     found = cloud.store.get(NODES, "", NODE)
     assert found is not None
-    status = {**found["status"], "conditions": [ready(cloud, "True", "KubeletReady")]}
-    cloud.store.replace(NODES, found, {**found, "status": status})
-    cloud.kubelet.on = True
+    conditions = [ready(cloud, status, reason)]
+    shown = {**found, "status": {**found["status"], "conditions": conditions}}
+    cloud.store.replace(NODES, found, shown)

@@ -31,10 +31,6 @@ class NamespaceStrategy(Strategy):
 
 
 class NamespaceController(Controller):
-    def __init__(self, cloud: LocalKube) -> None:
-        super().__init__(cloud)
-        cloud.store.listeners.append(self._changed)
-
     def _changed(self, change: Change) -> None:
         metadata = change.object["metadata"]
         if change.kind is NAMESPACES and change.type == "ADDED":

@@ -31,7 +31,6 @@ class NetworkPlugin(Controller):
     def __init__(self, cloud: LocalKube) -> None:
         super().__init__(cloud)
         self._walls: Mapping[str, Wall] = {}
-        cloud.store.listeners.append(self._changed)
 
     def _changed(self, change: Change) -> None:
         if change.kind in (PODS, NETWORK_POLICIES, NAMESPACES) and self._cloud.containers:

@@ -14,7 +14,7 @@ from vmrunner_localclouds.kube.quantities import quantity
 from vmrunner_localclouds.kube.store import Change
 
 if TYPE_CHECKING:
-    from vmrunner_localclouds.kube.cloud import LocalKube
+    pass
 
 Usage = dict[str, Fraction]
 
@@ -29,10 +29,6 @@ _COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
 
 class QuotaController(Controller):
     """Keeps `status.used`, and refuses what would be too much."""
-
-    def __init__(self, cloud: LocalKube) -> None:
-        super().__init__(cloud)
-        cloud.store.listeners.append(self._changed)
 
     def admit(self, kind: Kind, shown: Json) -> None:
         """Raises `KubeRefusal`: 403, with the words of the real one."""

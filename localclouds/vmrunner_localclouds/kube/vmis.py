@@ -88,7 +88,6 @@ class VirtController(Controller):
         super().__init__(cloud)
         self.stop_seconds = 0.0
         self.root = False
-        cloud.store.listeners.append(self._changed)
 
     def run(self, vmi: Json) -> None:
         """Note that the guest runs now."""
@@ -229,10 +228,6 @@ class VirtController(Controller):
             status["nodeName"] = launcher["spec"]["nodeName"]
             status["activePods"] = {launcher["metadata"]["uid"]: launcher["spec"]["nodeName"]}
         return self._cloud.store.replace(VMIS, vmi, {**vmi, "status": status})
-
-    def _of(self, uid: str) -> Json | None:
-        found = self._cloud.store.find(uid)
-        return found[1] if found else None
 
 
 def is_launcher(pod: Json) -> bool:

@@ -12,7 +12,7 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import build_ids
-from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_out
+from vmrunner.cli.context import CliContext, do_each, shell_of, stdout_is_data, unicode_out
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
@@ -364,26 +364,16 @@ def cancel(
     builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
 ) -> int:
     """End builds and destroy their VMs. Prints the id of each."""
-    from vmrunner.errors import VmrunnerError
-
-    shell = shell_of(context)
-    cancelled: list[BuildRecord] = []
-    troubles: list[VmrunnerError] = []
-    for word in builds:
-        try:
-            row = shell.service.ledger.builds.find(word)
-            cancelled.append(shell.service.cancel(row.id))
-        except VmrunnerError as error:
-            troubles.append(error)
-            output.say(f"error: {error}")
+    service = shell_of(context).service
+    cancelled, code = do_each(
+        builds, lambda word: service.cancel(service.ledger.builds.find(word).id)
+    )
     for found in cancelled:
         output.print_out(found.id)
         if found.finished:
             output.say(f"{found.id} had finished before")
-    shell.service.ensure_ended(cancelled)
-    if troubles:
-        return exit_codes.PARTLY if cancelled else exit_codes.of_error(troubles[0])
-    return exit_codes.OK
+    service.ensure_ended(cancelled)
+    return code
 
 
 def extend(
@@ -414,21 +404,12 @@ def rm(
     builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
 ) -> int:
     """Remove the logs and artifacts of builds that ended. Prints the id of each."""
-    from vmrunner.errors import VmrunnerError
-
     service = shell_of(context).service
-    removed = 0
-    troubles: list[VmrunnerError] = []
-    for word in builds:
-        try:
-            row = service.ledger.builds.find(word)
-            service.remove(row)
-        except VmrunnerError as error:
-            troubles.append(error)
-            output.say(f"error: {error}")
-        else:
-            removed += 1
-            output.print_out(row.id)
-    if troubles:
-        return exit_codes.PARTLY if removed else exit_codes.of_error(troubles[0])
-    return exit_codes.OK
+
+    def remove(word: str) -> None:
+        row = service.ledger.builds.find(word)
+        service.remove(row)
+        output.print_out(row.id)
+
+    _, code = do_each(builds, remove)
+    return code

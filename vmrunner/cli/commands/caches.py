@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.context import shell_of
+from vmrunner.cli.context import do_each, shell_of
 from vmrunner.cli.output import Format
 
 app = typer.Typer(help="List and remove caches of builds.", no_args_is_help=True)
@@ -53,20 +53,6 @@ def rm(
     ],
 ) -> int:
     """Remove caches. Prints the id of each."""
-    from vmrunner.errors import VmrunnerError
-
     service = shell_of(context).service
-    removed = 0
-    troubles: list[VmrunnerError] = []
-    for name in caches:
-        try:
-            removed_id = service.remove_cache(name)
-        except VmrunnerError as error:
-            troubles.append(error)
-            output.say(f"error: {error}")
-        else:
-            removed += 1
-            output.print_out(removed_id)
-    if troubles:
-        return exit_codes.PARTLY if removed else exit_codes.of_error(troubles[0])
-    return exit_codes.OK
+    _, code = do_each(caches, lambda name: output.print_out(service.remove_cache(name)))
+    return code

@@ -113,8 +113,6 @@ class QemuProvider:
         )
 
     def check_size(self, spec: Spec, *, least: int = 0, image: str = "") -> tuple[int, int, int]:
-        """The VM's processors, memory and disk, of which its image takes `least`; that need not
-        be made yet. Raises `BadOrder` for what this host can never give."""
         options = self.options
         if spec.spot:
             raise BadOrder("spot: this host has no spot market", hint="leave --spot out")
@@ -132,7 +130,6 @@ class QemuProvider:
         return cpus, memory, disk
 
     def check_room(self, disk: int) -> None:
-        """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
         room, most = doctor.room(self.state), launch_plan.growth(disk)
         if most > room:
             raise BadOrder(
@@ -292,13 +289,11 @@ class QemuProvider:
             )
 
     def template_maker(self) -> TemplateMaker:
-        """Return the maker of this provider's templates."""
         from vmrunner.providers.qemu.template_maker import QemuTemplateMaker
 
         return QemuTemplateMaker(self)
 
     def wanted_templates(self) -> Sequence[tuple[Spec, Shape]]:
-        """Requests of builds that had to boot, the last first."""
         return templates.wanted(self.options.cache_dir, now=time.time())
 
     # --- life and death ---

@@ -35,8 +35,6 @@ class QemuTemplateMaker:
         self._cache = provider.options.cache_dir
 
     def missing(self, order: Order) -> str | None:
-        """Return the key of the template that such an order wants and does not find. None: it has
-        one, or none would fit it."""
         wanted = self._provider.plan(order).template_key()
         if not self._provider.options.templates or wanted is None:
             return None
@@ -56,7 +54,6 @@ class QemuTemplateMaker:
             shutil.rmtree(made, ignore_errors=True)
 
     def boot(self, order: Order, template: Template) -> Ref:
-        """Boot a VM that settles and is frozen there."""
         return self._create(order, save=template.directory)
 
     def clone(self, order: Order, template: Template) -> Ref:
@@ -92,7 +89,6 @@ class QemuTemplateMaker:
         return templates.trim(self._cache, most, now=time.time(), half_made=_HALF_MADE)
 
     def await_frozen(self, order: Order) -> None:
-        """Wait until that VM is frozen. Raises ProviderError if it ended otherwise."""
         state = self._provider.state
         instance_dir, held = state.instance_dir(order.instance), True
         while (tombstone := state.tombstone(order.instance)) is None:

@@ -134,7 +134,7 @@ def _check_started(frame: object, url: str) -> None:
 
 
 class RemoteCommand:
-    """A command in a VM, over a server. Named and used as a terminal at hand."""
+    """A command in a VM, over a server. An `OpenedTerminal`, and its stdin."""
 
     def __init__(
         self,
@@ -175,7 +175,6 @@ class RemoteCommand:
 
     @property
     def is_open(self) -> bool:
-        """True if nothing was heard of its end."""
         return self._is_open
 
     def next_frame(self) -> tuple[int, bytes] | None:
@@ -200,7 +199,6 @@ class RemoteCommand:
         return None
 
     def receive(self) -> bytes | None:
-        """Bytes that it shows; b"" at its end; None when there were none for a while."""
         try:
             found = self.next_frame()
         except VmrunnerError as error:
@@ -226,10 +224,8 @@ class RemoteCommand:
         self._socket.tell("signal", signal=name)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Tell it the terminal's new size."""
         self._socket.tell("resize", columns=columns, rows=rows)
 
     def close(self) -> None:
-        """Hang up: what runs at a terminal is told, as when a window is closed."""
         self._closed = True
         self._socket.close()
