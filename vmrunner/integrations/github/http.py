@@ -24,6 +24,7 @@ LONGEST_LIMIT: Final = 3600.0  # … that any lasts: GitHub's begin anew each ho
 ANSWER_BYTES: Final = 16 << 20  # bytes of an answer
 WHOLE: Final = 2 * ANSWER  # seconds that all of it may take
 _TOLD: Final = 300  # characters of an answer that is told
+_MASK: Final = "***"  # for our token, where an answer repeats it: so do proxies that debug
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -85,7 +86,7 @@ class GithubHttp:
         except httpx2.HTTPError as error:
             raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
         if answer.status_code >= 300:
-            raise self._failure(method, answer, data)
+            raise self._failure(method, answer, data, bearer)
         if answer.status_code in (202, 204) or not data:
             return None
         try:
@@ -100,10 +101,13 @@ class GithubHttp:
         except (OverflowError, ValueError):
             return  # it tells no time
 
-    def _failure(self, method: str, answer: httpx2.Response, data: bytes) -> GithubError:
+    def _failure(
+        self, method: str, answer: httpx2.Response, data: bytes, bearer: str
+    ) -> GithubError:
         status = answer.status_code
         kind, message = _error_in(data)
-        text = f"{_where(method, answer)} answered {status}" + (f": {message}" if message else "")
+        shown = _printed(message.replace(bearer, _MASK))
+        text = f"{_where(method, answer)} answered {status}" + (f": {shown}" if shown else "")
         if (wait := self._wait(answer, message)) is not None or status >= 500:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST_LIMIT))
         return GithubError(text, status=status, kind=kind)
@@ -143,20 +147,20 @@ def _read(answer: httpx2.Response) -> bytes:
 
 
 def _where(method: str, answer: httpx2.Response) -> str:
-    """Name a request. Its query is left out, which may hold a token."""
-    return f"{method} {answer.url.copy_with(query=None)}"
+    """Name a request. What may hold a token is left out: its query and its user."""
+    return f"{method} {answer.url.copy_with(query=None, userinfo=b'')}"
 
 
 def _error_in(data: bytes) -> tuple[str, str]:
-    """The kind and the message of an answer's error."""
+    """The kind and the message of an answer's error, as it came."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        return "", _printed(data[: 4 * _TOLD].decode(errors="replace"))
+        return "", data.decode(errors="replace")
     if not isinstance(document, dict):
         return "", ""
     kind = str(document.get("typeName") or document.get("typeKey") or "")
-    return kind.partition(",")[0].rpartition(".")[2], _printed(str(document.get("message") or ""))
+    return kind.partition(",")[0].rpartition(".")[2], str(document.get("message") or "")
 
 
 def _printed(words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import httpx2
@@ -113,6 +114,26 @@ def test_words_of_a_server_are_one_line_in_a_log() -> None:
     with pytest.raises(GithubError) as caught:
         requested(httpx2.Response(400, json={"message": "no\n2026-11-28 all is well\x1b[2J"}))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("told", ["GET /x\r\nauthorization: Bearer %s\r\n", "\xff" * 290 + "%s"])
+def test_a_token_that_an_answer_repeats_is_masked(told: str) -> None:
+    """As a proxy that debugs does, on a page or as JSON."""
+    text = told % "ghp_x0123456789"
+    for body in (text.encode(), json.dumps({"message": text}).encode()):
+        with pytest.raises(GithubError) as caught:
+            requested(httpx2.Response(502, content=body), bearer="ghp_x0123456789")
+        assert "ghp_x" not in str(caught.value)
+
+
+def test_a_user_in_an_address_is_not_told() -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500)
+
+    http = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
+    with pytest.raises(GithubAway) as caught:
+        http.ask("GET", "https://user:hidden@ghe.example/queue", bearer="t")
+    assert "hidden" not in str(caught.value)
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
