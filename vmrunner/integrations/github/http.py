@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
 from vmrunner.lib import units
+from vmrunner.lib.whole_answers import bound, within
 from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ANSWER: Final = 75.0  # … a poll for a message is answered after 50
 LIMITED: Final = 60.0  # … that a limit lasts which does not say how long
 LONGEST_LIMIT: Final = 3600.0  # … that any lasts: GitHub's begin anew each hour
 ANSWER_BYTES: Final = 16 << 20  # bytes of an answer
-WHOLE: Final = 2 * ANSWER  # seconds that all of it may take
+WHOLE: Final = 2 * ANSWER  # seconds that all of it may take, its head too
 _TOLD: Final = 300  # characters of an answer that is told
 _MASK: Final = "***"  # for our token, where an answer repeats it: so do proxies that debug
 _BOM: Final = b"\xef\xbb\xbf"
@@ -39,12 +39,14 @@ class GithubHttp:
 
         self.clock = now
         self._ahead = 0.0  # seconds by which GitHub's is
-        self._client = httpx2.Client(
-            headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
-            timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
-            verify=certificates.trusted(),
-            follow_redirects=False,
-            transport=transport,
+        self._client: httpx2.Client = bound(
+            httpx2.Client(
+                headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
+                timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
+                verify=certificates.trusted(),
+                follow_redirects=False,
+                transport=transport,
+            )
         )
 
     def now(self) -> float:
@@ -78,12 +80,15 @@ class GithubHttp:
         content = {} if body is None else {"json": body}
         head = {"Authorization": _shown(scheme, bearer, target), "Accept": "application/json"}
         try:
-            with self._client.stream(
-                method, target, headers={**head, **(headers or {})}, **content
-            ) as answer:
+            with (
+                within(WHOLE),
+                self._client.stream(
+                    method, target, headers={**head, **(headers or {})}, **content
+                ) as answer,
+            ):
                 self._note_clock(answer)
                 data = _read(answer).removeprefix(_BOM)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, TimeoutError) as error:
             raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
         if answer.status_code >= 300:
             raise self._failure(method, answer, data, bearer)
@@ -138,10 +143,10 @@ def _shown(scheme: str, bearer: str, target: httpx2.URL) -> str:
 
 def _read(answer: httpx2.Response) -> bytes:
     """Return all of an answer. Raises GithubAway for one without an end."""
-    data, until = bytearray(), time.monotonic() + WHOLE
+    data = bytearray()
     for piece in answer.iter_bytes():
         data += piece
-        if len(data) > ANSWER_BYTES or time.monotonic() > until:
+        if len(data) > ANSWER_BYTES:
             raise GithubAway(f"{answer.url.host}: an answer of no end")
     return bytes(data)
 
