@@ -230,4 +230,18 @@ BUGS: Final = (
         '    document = {"totalAssignedJobs": 0} | (document or {})\n    if document',
         f"{UNITS}/test_messages.py::test_counts_that_are_not_told_are_not_none",
     ),
+    Bug(
+        "let an answer of GitHub's drip for ever",
+        f"{GITHUB}/http.py",
+        "                within(WHOLE),\n",
+        "",
+        f"{UNITS}/test_http.py::test_an_answer_that_drips_is_none",
+    ),
+    Bug(
+        "tell a token of GitHub's that an answer repeats",
+        f"{GITHUB}/http.py",
+        "message.replace(bearer, _MASK)",
+        "message",
+        f"{UNITS}/test_http.py::test_a_token_that_an_answer_repeats_is_masked",
+    ),
 )

@@ -13,7 +13,7 @@ BODIES = "tests/unit/providers/kubernetes/test_bodies.py"
 STATES = "tests/unit/providers/kubernetes/test_states.py"
 CODES = "tests/unit/providers/kubernetes/test_error_codes.py"
 STARTS = "tests/integration/test_kubernetes_starts.py"
-WHOLE = "tests/unit/providers/kubernetes/test_whole_answers.py"
+WHOLE = "tests/unit/lib/test_whole_answers.py"
 ADMISSION = "tests/integration/test_kubernetes_admission.py"
 
 BUGS: Final = (
@@ -184,14 +184,14 @@ BUGS: Final = (
     ),
     Bug(
         "let an answer of a cluster drip for ever",
-        "providers/kubernetes/whole_answers.py",
+        "lib/whole_answers.py",
         '        end = getattr(_THREAD, "end", None)\n',
         "        end = None\n",
         f"{WHOLE}::test_an_answer_has_an_end_as_a_whole",
     ),
     Bug(
         "bound no answer of a cluster that comes by a proxy",
-        "providers/kubernetes/whole_answers.py",
+        "lib/whole_answers.py",
         "(client._transport, *client._mounts.values())",
         "(client._transport,)",
         f"{WHOLE}::test_a_proxys_answer_has_one_too",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
 from vmrunner.lib import units
+from vmrunner.lib.whole_answers import bound, within
 from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ ANSWER: Final = 75.0  # … a poll for a message is answered after 50
 LIMITED: Final = 60.0  # … that a limit lasts which does not say how long
 LONGEST_LIMIT: Final = 3600.0  # … that any lasts: GitHub's begin anew each hour
 ANSWER_BYTES: Final = 16 << 20  # bytes of an answer
-WHOLE: Final = 2 * ANSWER  # seconds that all of it may take
+WHOLE: Final = 2 * ANSWER  # seconds that all of it may take, its head too
 _TOLD: Final = 300  # characters of an answer that is told
+_MASK: Final = "***"  # for our token, where an answer repeats it: so do proxies that debug
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -38,12 +39,14 @@ class GithubHttp:
 
         self.clock = now
         self._ahead = 0.0  # seconds by which GitHub's is
-        self._client = httpx2.Client(
-            headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
-            timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
-            verify=certificates.trusted(),
-            follow_redirects=False,
-            transport=transport,
+        self._client: httpx2.Client = bound(
+            httpx2.Client(
+                headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
+                timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
+                verify=certificates.trusted(),
+                follow_redirects=False,
+                transport=transport,
+            )
         )
 
     def now(self) -> float:
@@ -77,15 +80,18 @@ class GithubHttp:
         content = {} if body is None else {"json": body}
         head = {"Authorization": _shown(scheme, bearer, target), "Accept": "application/json"}
         try:
-            with self._client.stream(
-                method, target, headers={**head, **(headers or {})}, **content
-            ) as answer:
+            with (
+                within(WHOLE),
+                self._client.stream(
+                    method, target, headers={**head, **(headers or {})}, **content
+                ) as answer,
+            ):
                 self._note_clock(answer)
                 data = _read(answer).removeprefix(_BOM)
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, TimeoutError) as error:
             raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
         if answer.status_code >= 300:
-            raise self._failure(method, answer, data)
+            raise self._failure(method, answer, data, bearer)
         if answer.status_code in (202, 204) or not data:
             return None
         try:
@@ -100,10 +106,13 @@ class GithubHttp:
         except (OverflowError, ValueError):
             return  # it tells no time
 
-    def _failure(self, method: str, answer: httpx2.Response, data: bytes) -> GithubError:
+    def _failure(
+        self, method: str, answer: httpx2.Response, data: bytes, bearer: str
+    ) -> GithubError:
         status = answer.status_code
         kind, message = _error_in(data)
-        text = f"{_where(method, answer)} answered {status}" + (f": {message}" if message else "")
+        shown = _printed(message.replace(bearer, _MASK))
+        text = f"{_where(method, answer)} answered {status}" + (f": {shown}" if shown else "")
         if (wait := self._wait(answer, message)) is not None or status >= 500:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST_LIMIT))
         return GithubError(text, status=status, kind=kind)
@@ -134,29 +143,29 @@ def _shown(scheme: str, bearer: str, target: httpx2.URL) -> str:
 
 def _read(answer: httpx2.Response) -> bytes:
     """Return all of an answer. Raises GithubAway for one without an end."""
-    data, until = bytearray(), time.monotonic() + WHOLE
+    data = bytearray()
     for piece in answer.iter_bytes():
         data += piece
-        if len(data) > ANSWER_BYTES or time.monotonic() > until:
+        if len(data) > ANSWER_BYTES:
             raise GithubAway(f"{answer.url.host}: an answer of no end")
     return bytes(data)
 
 
 def _where(method: str, answer: httpx2.Response) -> str:
-    """Name a request. Its query is left out, which may hold a token."""
-    return f"{method} {answer.url.copy_with(query=None)}"
+    """Name a request. What may hold a token is left out: its query and its user."""
+    return f"{method} {answer.url.copy_with(query=None, userinfo=b'')}"
 
 
 def _error_in(data: bytes) -> tuple[str, str]:
-    """The kind and the message of an answer's error."""
+    """The kind and the message of an answer's error, as it came."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        return "", _printed(data[: 4 * _TOLD].decode(errors="replace"))
+        return "", data.decode(errors="replace")
     if not isinstance(document, dict):
         return "", ""
     kind = str(document.get("typeName") or document.get("typeKey") or "")
-    return kind.partition(",")[0].rpartition(".")[2], _printed(str(document.get("message") or ""))
+    return kind.partition(",")[0].rpartition(".")[2], str(document.get("message") or "")
 
 
 def _printed(words: str) -> str:

@@ -15,12 +15,12 @@ import httpx2
 from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
 from vmrunner.lib.token_bucket import Limit
 from vmrunner.lib.websocket_channel import WebSocketTarget
+from vmrunner.lib.whole_answers import bound, within
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Quota
 from vmrunner.providers.kubernetes import error_codes, kubeconfig
 from vmrunner.providers.kubernetes.options import KubernetesOptions
-from vmrunner.providers.kubernetes.whole_answers import bound, within
 
 JSON = dict[str, Any]
 

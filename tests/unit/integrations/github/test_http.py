@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
 
+from tests.unit.lib.test_whole_answers import HEAD, dripping
 from vmrunner.errors import ConfigError
+from vmrunner.integrations.github import http
 from vmrunner.integrations.github.errors import GithubAway, GithubError
 from vmrunner.integrations.github.http import ANSWER_BYTES, GithubHttp
 from vmrunner.integrations.github.identity import PersonalToken
@@ -24,8 +27,8 @@ def requested(answer: httpx2.Response | Exception, bearer: str = "t") -> object:
             raise answer
         return answer
 
-    http = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
-    return http.ask("POST", URL, bearer=bearer)
+    github = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
+    return github.ask("POST", URL, bearer=bearer)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,26 @@ def test_words_of_a_server_are_one_line_in_a_log() -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("told", ["GET /x\r\nauthorization: Bearer %s\r\n", "\xff" * 290 + "%s"])
+def test_a_token_that_an_answer_repeats_is_masked(told: str) -> None:
+    """As a proxy that debugs does, on a page or as JSON."""
+    text = told % "ghp_x0123456789"
+    for body in (text.encode(), json.dumps({"message": text}).encode()):
+        with pytest.raises(GithubError) as caught:
+            requested(httpx2.Response(502, content=body), bearer="ghp_x0123456789")
+        assert "ghp_x" not in str(caught.value)
+
+
+def test_a_user_in_an_address_is_not_told() -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500)
+
+    github = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
+    with pytest.raises(GithubAway) as caught:
+        github.ask("GET", "https://user:hidden@ghe.example/queue", bearer="t")
+    assert "hidden" not in str(caught.value)
+
+
 def test_an_answer_without_end_is_cut_off() -> None:
     def endless() -> Iterator[bytes]:
         nonlocal sent
@@ -128,6 +151,16 @@ def test_an_answer_without_end_is_cut_off() -> None:
     assert sent <= ANSWER_BYTES + (2 << 20)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", HEAD], ids=["head", "body"])
+def test_an_answer_that_drips_is_none(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that never ends would be the scale set's last."""
+    monkeypatch.setattr(http, "WHOLE", 0.3)
+    late = pytest.raises(GithubAway, match=r"as a whole|timed out")
+    with dripping(first, b"x") as url, late:
+        GithubHttp(now=lambda: NOW).ask("GET", url, bearer="t")
+
+
 @pytest.mark.parametrize("token", ["ghp_x\n# of ops", "ghp_x…", "ghp_x\r\nX: y", "ghp_x\0"])
 def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
     with pytest.raises(GithubError, match="not one line of ASCII") as caught:
@@ -139,10 +172,10 @@ def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
 
 
 def test_an_address_that_is_none_is_told() -> None:
-    http = GithubHttp(now=lambda: NOW)
+    github = GithubHttp(now=lambda: NOW)
     for url in ("https://[::1", "https://x:port/?token=hidden", "file:///etc/passwd", "\0"):
         with pytest.raises(GithubError) as caught:
-            http.ask("GET", url, bearer="t")
+            github.ask("GET", url, bearer="t")
         assert "hidden" not in str(caught.value)
 
 
@@ -155,7 +188,7 @@ def test_no_token_crosses_the_network_in_the_clear(url: str) -> None:
         return httpx2.Response(200)
 
     requests: list[httpx2.Request] = []
-    http = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
+    github = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
     with pytest.raises(GithubError, match="in the clear"):
-        http.ask("GET", url, bearer="t")
+        github.ask("GET", url, bearer="t")
     assert requests == []

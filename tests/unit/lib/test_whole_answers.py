@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from vmrunner.providers.kubernetes.whole_answers import bound, within
+from vmrunner.lib.whole_answers import bound, within
 
 #: Its end between two reads, or within one.
 LATE = (TimeoutError, httpx2.ReadTimeout)
