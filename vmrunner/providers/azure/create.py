@@ -12,7 +12,7 @@ from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.quotas import AzureQuotas
 from vmrunner.providers.azure.resources import tags
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 
 
@@ -108,12 +108,9 @@ class AzureCreator:
         return ref_of(order)
 
     def _there(self, order: Order) -> Answer | None:
-        try:
+        with tolerated(error_codes.MISSING):
             return self._client(VM, group=order.offer.scope.place, vm_name=order.instance)
-        except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return None
-            raise
+        return None
 
 
 def ref_of(order: Order) -> Ref:

@@ -23,7 +23,7 @@ from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer, AzureClient, part
 from vmrunner.providers.azure.client import last as name_in
 from vmrunner.providers.azure.resources import addresses, name_of, power, seen, tags
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.common.clock import boottime
 
 #: So many are asked for their own view in one look, and more where there are reads to spare; so
@@ -212,7 +212,7 @@ class VmDescriber:
     def _host(self, scope: Scope, item: Answer) -> str:
         """Address for SSH; "" while Azure does not tell it yet."""
         for attached in part(item, "properties", "networkProfile", "networkInterfaces") or ():
-            try:
+            with tolerated(error_codes.MISSING):
                 interface = self._client(
                     INTERFACE,
                     group=scope.place,
@@ -224,9 +224,6 @@ class VmDescriber:
                         return private
                     if public:
                         return self._address(scope, public)
-            except CallFailed as failed:
-                if failed.code not in error_codes.MISSING:
-                    raise
         return ""
 
     def _address(self, scope: Scope, public: Answer) -> str:

@@ -25,7 +25,7 @@ from vmrunner.providers.azure.client import (
 )
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.port_images import HASH, OWNER, RECIPE, ImageRequest
 
 #: Of a version, each of which serves fifty starts at once (see `boots`): for several processes.
@@ -131,31 +131,22 @@ def versions(client: AzureClient, group: str) -> Iterator[tuple[Answer, Answer]]
     """Yield each version in a group's gallery, after its definition. Raises `CallFailed`, but not
     where there is no such gallery."""
     gallery = gallery_of(group)
-    try:
+    definitions: list[Answer] = []
+    with tolerated(error_codes.MISSING):
         definitions = list(client.listed(DEFINITIONS, group=group, gallery_name=gallery))
-    except CallFailed as failed:
-        if failed.code in error_codes.MISSING:
-            return
-        raise
     for definition in definitions:
         image = GalleryImage(gallery, last(str(definition["id"])))
-        try:
+        found: list[Answer] = []
+        with tolerated(error_codes.MISSING):  # it was deleted since
             found = list(client.listed(VERSIONS, group=group, **image.where))
-        except CallFailed as failed:
-            if failed.code not in error_codes.MISSING:  # it was deleted since
-                raise
-        else:
-            yield from ((definition, version) for version in found)
+        yield from ((definition, version) for version in found)
 
 
 def version(client: AzureClient, group: str, image: GalleryImage) -> Answer | None:
     """Return a version; None: it is not there. Raises `CallFailed`."""
-    try:
+    with tolerated(error_codes.MISSING):
         return client(VERSION, group=group, **image.named)
-    except CallFailed as failed:
-        if failed.code in error_codes.MISSING:
-            return None
-        raise
+    return None
 
 
 def prepare(

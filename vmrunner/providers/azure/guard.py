@@ -16,7 +16,7 @@ from vmrunner.providers.azure.identity import GROUP_RIGHT, GROUP_VERSION
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.resources import tags
 from vmrunner.providers.common import guard_liveness
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import tolerated
 from vmrunner.providers.common.findings import bad, warning
 
 #: Of the function app: the roles of what it ends, with commas.
@@ -87,9 +87,6 @@ def _app(options: AzureOptions, client: AzureClient) -> Answer | None:
         f"/subscriptions/{options.subscription}/resourceGroups/{options.guard}/providers/"
         f"Microsoft.Web/sites/{name_of(options.installation)}"
     )
-    try:
+    with tolerated({*error_codes.MISSING, error_codes.NO_GROUP}):
         return client.get(path, action=_RIGHT, version=_VERSION)
-    except CallFailed as failed:
-        if failed.code in {*error_codes.MISSING, error_codes.NO_GROUP}:
-            return None
-        raise
+    return None

@@ -33,7 +33,7 @@ from vmrunner.providers.azure.identity import AzureIdentity
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.resources import tags
-from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.call_failed import CallFailed, edge, tolerated
 from vmrunner.providers.port_images import (
     CREATED,
     FINISH_BY,
@@ -197,13 +197,9 @@ class AzureImages:
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete an image. It has no snapshots."""
-        with edge():
+        with edge(), tolerated(error_codes.MISSING):
             api, names = _call(made, DELETE_VERSION, DELETE_IMAGE)
-            try:
-                self._waiter.done(api, self._client.begin(api, group=self._group, **names))
-            except CallFailed as failed:
-                if failed.code not in error_codes.MISSING:
-                    raise
+            self._waiter.done(api, self._client.begin(api, group=self._group, **names))
         return []
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:  # noqa: ARG002
@@ -217,12 +213,9 @@ class AzureImages:
         return _made(item) if item is not None else None
 
     def _managed(self, ref: str) -> CloudImage | None:
-        try:
+        with tolerated(error_codes.MISSING):
             return _made(self._client(IMAGE, group=self._group, image_name=last(ref)))
-        except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return None
-            raise
+        return None
 
     def _tag(self, made: CloudImage, wanted: dict[str, str]) -> None:
         """Set all of its tags: what is not among them goes."""

@@ -14,7 +14,7 @@ from vmrunner.lib.backoff import backoff
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import VM, AzureApi, AzureClient, Begun, part
 from vmrunner.providers.azure.resources import code, statuses
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.common.clock import boottime
 
 #: So long it is waited for, in seconds. A place that is refused later than that is seen as a VM
@@ -81,13 +81,10 @@ class AzureWaiter:
         return True
 
     def _is_placed(self, group: str, name: str) -> bool:
-        try:
+        with tolerated(error_codes.MISSING):
             found = self._client(VM, group=group, vm_name=name, expand="instanceView")
-        except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return False
-            raise
-        return code(statuses(found), "PowerState") in _PLACED
+            return code(statuses(found), "PowerState") in _PLACED
+        return False
 
 
 class _Ended(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -34,6 +34,19 @@ def one_line(message: str, *, before: str = "") -> str:
 def is_undecided(status: int) -> bool:
     """True when an answer of this HTTP status may come after the work was done."""
     return status == 408 or status >= 500
+
+
+class tolerated:  # noqa: N801 - used as a word, as `suppress` is
+    """Ends a block, and no more, at a failed call with one of these codes."""
+
+    def __init__(self, codes: Collection[str]) -> None:
+        self._codes = codes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        return isinstance(error, CallFailed) and error.code in self._codes
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
 from vmrunner.providers.common.cache import TtlCache
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.common.machine_types import MachineType
@@ -110,18 +110,15 @@ class GceCatalog:
         )
 
     def _type(self, zone: str, name: str) -> MachineType | None:
-        try:
+        with tolerated(error_codes.MISSING):
             answer = self._client(TYPE, zone=zone, machine_type=name)
-        except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return None
-            raise
-        return MachineType(
-            name=answer.name,
-            cpus=int(answer.guest_cpus),
-            memory=int(answer.memory_mb) << 20,
-            architectures=(answer.architecture,) if answer.architecture else (),
-        )
+            return MachineType(
+                name=answer.name,
+                cpus=int(answer.guest_cpus),
+                memory=int(answer.memory_mb) << 20,
+                architectures=(answer.architecture,) if answer.architecture else (),
+            )
+        return None
 
 
 def named(text: str) -> ImageName | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ProviderError, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 from vmrunner.providers.gce import create_request, error_codes
 from vmrunner.providers.gce.client import DELETE, GET, INSERT, WAIT_FOR, GceClient
@@ -132,12 +132,9 @@ class GceCreator:
         return ref_of(order)
 
     def _there(self, order: Order) -> Any | None:
-        try:
+        with tolerated(error_codes.MISSING):
             return self._client(GET, zone=order.offer.scope.place, instance=order.instance)
-        except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return None
-            raise
+        return None
 
 
 def ref_of(order: Order) -> Ref:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.lib import resources
 from vmrunner.model import Scope
-from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.call_failed import edge, tolerated
 from vmrunner.providers.common.paging import patiently
 from vmrunner.providers.gce import error_codes
 from vmrunner.providers.gce.catalog import GceCatalog, named
@@ -99,12 +99,9 @@ class GceImages:
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells the image's name."""
         with edge():
-            try:
+            with tolerated(error_codes.MISSING):
                 return self._made(self._client(IMAGE, image=last(ref)))
-            except CallFailed as failed:
-                if failed.code in error_codes.MISSING:
-                    return None
-                raise
+            return None
 
     def find_by_name(self, name: str) -> CloudImage | None:
         """Find an image by its name. It is all in one piece, with labels from its creation on."""
@@ -151,12 +148,8 @@ class GceImages:
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete an image. It has no snapshots."""
-        with edge():
-            try:
-                self._change(DELETE_IMAGE, image=last(made.ref))
-            except CallFailed as failed:
-                if failed.code not in error_codes.MISSING:
-                    raise
+        with edge(), tolerated(error_codes.MISSING):
+            self._change(DELETE_IMAGE, image=last(made.ref))
         return []
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:  # noqa: ARG002

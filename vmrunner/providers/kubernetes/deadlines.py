@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from vmrunner.model import Kind, Ref
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.kubernetes import error_codes
-from vmrunner.providers.kubernetes.client import JOBS, PODS, ApiKind, KubeClient
+from vmrunner.providers.kubernetes.client import JOBS, JSON, PODS, ApiKind, KubeClient
 from vmrunner.providers.kubernetes.labels import instance_id, split
 from vmrunner.providers.kubernetes.states import moment
 
@@ -37,14 +37,11 @@ class DeadlineLowerer:
 
     def _one(self, kind: ApiKind, name: str, due: float, is_meant: Callable[..., bool]) -> None:
         for last in range(TRIES, 0, -1):
-            try:
+            shown: JSON | None = None
+            with tolerated(error_codes.MISSING):
                 shown = self._client.get(kind, name)
-            except CallFailed as failed:
-                if error_codes.is_missing(failed):
-                    return  # it is over, or has no deadline of its own
-                raise
-            if not is_meant(shown):
-                return
+            if shown is None or not is_meant(shown):
+                return  # it is over, or has no deadline of its own
             present = (shown.get("spec") or {}).get("activeDeadlineSeconds")
             started = moment((shown.get("status") or {}).get("startTime"))
             # Both are counted from their start, which may not have come: then the deadline is

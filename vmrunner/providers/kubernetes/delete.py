@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vmrunner.model import Fate, Kind, Outcome, Ref
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.kubernetes import error_codes
 from vmrunner.providers.kubernetes.client import CLAIMS, JOBS, PODS, SECRETS, ApiKind, KubeClient
 from vmrunner.providers.kubernetes.labels import instance_id, split
@@ -87,13 +87,10 @@ class KubeDeleter:
     def _itself(self, name: str, ref: str, *, force: bool) -> Outcome:
         """Delete the VM or pod, if it is the one that is meant."""
         for kind in self._kinds:
-            try:
+            found: JSON | None = None
+            with tolerated(error_codes.MISSING_KIND):
                 found = self._client.get(kind, name)
-            except CallFailed as failed:
-                if error_codes.is_missing(failed) or error_codes.is_unknown_kind(failed):
-                    continue
-                raise
-            if instance_id(found["metadata"]) != ref:
+            if found is None or instance_id(found["metadata"]) != ref:
                 continue
             lost = force and kind.plural == PODS.plural and self._is_lost(found)
             uid = str(found["metadata"]["uid"])

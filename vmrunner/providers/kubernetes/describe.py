@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.kubernetes import error_codes, states
 from vmrunner.providers.kubernetes.client import PODS, VMIS, ApiKind, KubeClient
 from vmrunner.providers.kubernetes.events import SandboxWatch
@@ -99,11 +99,8 @@ class KubeDescriber:
 
     def _singly(self, kind: ApiKind, names: Sequence[str]) -> Iterator[JSON]:
         for name in names:
-            try:
+            with tolerated(error_codes.MISSING_KIND):
                 yield self._client.get(kind, name)
-            except CallFailed as failed:
-                if not error_codes.is_missing(failed) and not error_codes.is_unknown_kind(failed):
-                    raise
 
     def _is(self, item: JSON, key: Key) -> bool:
         """True if an object is the one that is meant: by its reference; before that is known, by

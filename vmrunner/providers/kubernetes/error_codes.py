@@ -134,9 +134,15 @@ def is_untrusted(error: BaseException | None) -> bool:
     return False
 
 
+#: Codes where an object is not there.
+MISSING: Final = frozenset({"NotFound"})
+#: … be it that this cluster has no such kind: none of it can be there.
+MISSING_KIND: Final = MISSING | {UNKNOWN_KIND}
+
+
 def is_missing(failed: CallFailed) -> bool:
     """True if the object is not there."""
-    return failed.code == "NotFound"
+    return failed.code in MISSING
 
 
 def is_another(failed: CallFailed) -> bool:

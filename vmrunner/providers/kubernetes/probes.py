@@ -19,7 +19,7 @@ from typing import Any, Final
 from vmrunner.lib import ids, unit_recipe
 from vmrunner.lib.websocket_channel import EXEC, WebSocketChannel
 from vmrunner.model import Address, Role
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.kubernetes import bodies, error_codes
 from vmrunner.providers.kubernetes.client import JOBS, PODS, SECRETS, KubeClient
 from vmrunner.providers.kubernetes.identity import NamespaceIdentity
@@ -311,23 +311,16 @@ class KubeProbes:
         return True
 
     def _is_there(self, kind: Any, name: str) -> bool:
-        try:
+        with tolerated(error_codes.MISSING):
             self._client.get(kind, name)
-        except CallFailed as failed:
-            if error_codes.is_missing(failed):
-                return False
-            raise
-        return True
+            return True
+        return False
 
     def _is_ended(self, name: str) -> bool:
         """True once its deadline ended a Job, be it that a collector is still to take it away."""
-        try:
-            shown = self._client.get(JOBS, name)
-        except CallFailed as failed:
-            if error_codes.is_missing(failed):
-                return True
-            raise
-        return "deletionTimestamp" in shown["metadata"]
+        with tolerated(error_codes.MISSING):
+            return "deletionTimestamp" in self._client.get(JOBS, name)["metadata"]
+        return True
 
     def _phase(self, name: str) -> str:
         return str((self._client.get(PODS, name).get("status") or {}).get("phase") or "")
@@ -345,11 +338,8 @@ class KubeProbes:
 
     def _drop(self, kind: Any, name: str, uid: str) -> None:
         """Let it go now; it ends by itself anyway."""
-        try:
+        with tolerated(error_codes.MISSING):
             self._client.delete(kind, name, uid)
-        except CallFailed as failed:
-            if not error_codes.is_missing(failed):
-                raise
 
     # --- what is known ---
 

@@ -27,7 +27,7 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.common.call_failed import CallFailed, edge, tolerated
 from vmrunner.providers.common.capacity_pools import DryPools, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.rate_limits import Buckets
@@ -251,13 +251,10 @@ class PodProvider(KubernetesProvider):
         with edge():
             if ref.scope != self.identity.scope():
                 return None
-            try:
+            with tolerated(error_codes.MISSING):
                 pod = self.client.get(PODS, name)
-            except CallFailed as failed:
-                if error_codes.is_missing(failed):
-                    return None
-                raise
-            return container_end(pod) if instance_id(pod["metadata"]) == ref.id else None
+                return container_end(pod) if instance_id(pod["metadata"]) == ref.id else None
+            return None
 
     def _is_starting(self, seen: Seen) -> bool:
         since = seen.created_at

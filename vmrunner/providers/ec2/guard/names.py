@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vmrunner.model import MORTAL, TAG, Role
-from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.call_failed import CallFailed, tolerated
 from vmrunner.providers.ec2.client import Answer, Ec2Api, Ec2Client
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.options import GROUP
@@ -114,12 +114,9 @@ class GuardSite:
 
     def find(self, api: Ec2Api[Any], **params: Any) -> Answer | None:
         """Make a call that finds one thing; None when there is no such thing."""
-        try:
+        with tolerated(_MISSING):
             return self.call(api, **params)
-        except CallFailed as failed:
-            if failed.code in _MISSING:
-                return None
-            raise
+        return None
 
     def settle(self, api: Ec2Api[Any], **params: Any) -> Answer:
         """A call about what was just made: asked again while that is not known yet."""
