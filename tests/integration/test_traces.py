@@ -250,6 +250,15 @@ def test_spans_reach_a_collector_at_least_once(ledger: Ledger, collector: Collec
     assert (headers["path"], headers["x-team"]) == ("/v1/traces", "core")
 
 
+@pytest.mark.parametrize("code", [302, 307, 304])
+def test_a_redirect_takes_no_spans(ledger: Ledger, collector: Collector, code: int) -> None:
+    """As a login in front of the collector answers."""
+    ended(ledger)
+    collector.codes = [code]
+    assert "did not take" in traces.export(ledger, TraceExporter(), "b-1", "")
+    assert len(collector.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("environ", "wanted"),
     [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+import requests
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from vmrunner.services.telemetry.spans import SpanData
 
 _NANO: Final = 1_000_000_000
+#: Variables that name a session of the operator's.
+_SESSIONS: Final = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+)
 
 
 class _GivenIds(IdGenerator):
@@ -49,7 +56,7 @@ class TraceExporter:
     """One collector. `exporter` stands in for the one that the environment describes."""
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        self._exporter = exporter or OTLPSpanExporter()
+        self._exporter = exporter or OTLPSpanExporter(session=_straight())
         ours = Resource({"service.name": "vmrunner", "service.version": version("vmrunner")})
         self._resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())
 
@@ -91,6 +98,21 @@ class TraceExporter:
             span.end(end_time=int(item.end * _NANO))
             contexts[item.id] = span.get_span_context()
         return collected.spans
+
+
+def _straight() -> requests.Session | None:
+    """A session for which a redirect is a failure: the exporter takes it for a success. None where
+    the environment names one of its own."""
+    if any(map(os.environ.get, _SESSIONS)):
+        return None
+    session = requests.Session()
+    session.hooks["response"].append(_refuse_redirect)
+    return session
+
+
+def _refuse_redirect(answer: requests.Response, **_: object) -> None:
+    if 300 <= answer.status_code < 400:
+        raise requests.RequestException(f"{answer.status_code}, and no redirect is followed")
 
 
 def _context(of: TraceContext) -> SpanContext:

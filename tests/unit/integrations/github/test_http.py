@@ -118,10 +118,10 @@ def test_words_of_a_server_are_one_line_in_a_log() -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("told", ["GET /x\r\nauthorization: Bearer %s\r\n", "\xff" * 290 + "%s"])
-def test_a_token_that_an_answer_repeats_is_masked(told: str) -> None:
+@pytest.mark.parametrize("page", ["GET /x\r\nauthorization: Bearer %s\r\n", "\xff" * 290 + "%s"])
+def test_a_token_that_an_answer_repeats_is_masked(page: str) -> None:
     """As a proxy that debugs does, on a page or as JSON."""
-    text = told % "ghp_x0123456789"
+    text = page % "ghp_x0123456789"
     for body in (text.encode(), json.dumps({"message": text}).encode()):
         with pytest.raises(GithubError) as caught:
             requested(httpx2.Response(502, content=body), bearer="ghp_x0123456789")
