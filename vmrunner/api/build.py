@@ -6,10 +6,10 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.api.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
-from vmrunner.errors import LedgerError
+from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.lib import ci_commands
 from vmrunner.lib.terminal import clean
 from vmrunner.model import BuildRecord as Row
@@ -30,11 +30,32 @@ class Build:
     again; nothing here changes by itself. Times are epoch seconds.
 
     Methods, and `waiting` and `artifacts`, ask the ledger or the server, and raise `LedgerError`,
-    `ServerUnreachable` or `NotFound`."""
+    `ServerUnreachable` or `NotFound`; where it was pickled and came from another process,
+    `ConfigError`."""
 
-    def __init__(self, row: Row, runner: Runner) -> None:
+    def __init__(self, row: Row, runner: Runner | None) -> None:
+        """`runner`: who is asked; None: nobody, in a process that has no more than the snapshot."""
         self._row = row
-        self._runner = runner
+        self._asked = runner
+
+    @property
+    def _runner(self) -> Runner:
+        if self._asked is None:
+            raise ConfigError(
+                f"{self.id} came from another process, without its Runner",
+                hint="Runner().get(build.id) has one",
+            )
+        return self._asked
+
+    def __reduce__(self) -> tuple[type[Build], tuple[Row, None]]:
+        """Pickled it is its snapshot: ledgers and connections are their process's own."""
+        return Build, (self._row, None)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         end = f" {self.result.value}" if self.result else ""

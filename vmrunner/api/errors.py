@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 from vmrunner.errors import VmrunnerError
 
@@ -16,6 +18,11 @@ class BuildError(VmrunnerError):
     def __init__(self, message: str, *, build: Build, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.build = build
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[str]]:
+        """A pool of processes breaks at an error that cannot be made anew."""
+        made = functools.partial(type(self), build=self.build, hint=self.hint)
+        return made, (str(self.args[0]),)
 
 
 class BuildFailed(BuildError):

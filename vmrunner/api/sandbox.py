@@ -67,6 +67,11 @@ class CommandFailed(VmrunnerError):
         last = f": {lines[-1][:200]}" if lines else ""
         super().__init__(f"{title[:80]}: {how}{last}", hint="its output: error.result")
         self.result = result
+        self._title = title
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, CommandResult]]:
+        """A pool of processes breaks at an error that cannot be made anew."""
+        return type(self), (self._title, self.result)
 
 
 class Sandbox:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from vmrunner.config import field_checks
 from vmrunner.errors import ConfigError, Conflict, NotFound
-from vmrunner.lib import units
+from vmrunner.lib import dirfd, units
 from vmrunner.lib.archive import files as archive
 from vmrunner.lib.archive.tar_reader import BadArchive
 from vmrunner.lib.file_bytes import pieces_of
@@ -22,9 +23,12 @@ from vmrunner.services.sandbox_paths import absolute
 if TYPE_CHECKING:
     from vmrunner.services.protocols import SandboxAccess
 
+log = logging.getLogger("vmrunner")
+
 PIECE: Final = 256 << 10
 MEMORY: Final = 256 << 20  # bytes that `read` takes at most, unless said
 DISK: Final = 2 << 30  # … and `download`
+OMISSIONS_TOLD: Final = 10  # warnings of one download about what was left out
 Translated = Callable[[], AbstractContextManager[None]]
 
 
@@ -86,7 +90,7 @@ class SandboxFiles:
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
         """Copy a file, or the content of a directory, into the directory `to`. If the sandbox
         refuses a directory half-way, a part of it may be there; the error says so."""
-        here, target = Path(source), absolute(to)
+        here, target = _place(source, "source"), absolute(to)
         with self._translated():
             if here.is_dir():
                 self._upload_directory(here, target)
@@ -110,8 +114,9 @@ class SandboxFiles:
         self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK
     ) -> Path:
         """Copy a file to `to` (into it, if that is a directory), or the content of a directory
-        below `to`. Returns its place. Raises `Conflict` or `BadArchive` beyond `most` bytes."""
-        here, source, cap = Path(to), absolute(path), units.size(most, "most")
+        below `to`. Returns its place. An existing file keeps its mode. Raises `Conflict` or
+        `BadArchive` beyond `most` bytes."""
+        here, source, cap = _place(to, "to"), absolute(path), units.size(most, "most")
         with self._translated():
             # Of what the VM says of itself, its kind alone counts here: no name comes from there.
             kind = self._client.stat_file(source).kind
@@ -120,6 +125,7 @@ class SandboxFiles:
                     raise ConfigError(f"to: {here} is no directory", hint="name one, or a new one")
                 with _Extraction(here, archive.ArchiveCaps(unpacked=cap)) as extraction:
                     self._client.pack_files(source, extraction.take)
+                extraction.tell_omitted(source)
                 return here
             if kind != "file":
                 raise Conflict(f"{source} is no file and no directory: {kind}")
@@ -128,21 +134,32 @@ class SandboxFiles:
     def _fetch(self, path: str, target: Path, most: int) -> Path:
         if not target.parent.is_dir():
             raise ConfigError(f"to: {target.parent} is no directory", hint="make it first")
-        draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
+        above, name = target.parent.absolute(), os.fsencode(target.name)
         try:
-            file = draft.open("wb")
+            if not dirfd.is_replaceable(target):
+                raise ConfigError(f"to: {target} is no file", hint="name a file, or a new one")
+            with dirfd.opened(above, make=False) as parent:
+                dirfd.probe(parent, name)
         except OSError as error:
             raise ConfigError(
                 f"to: {target} cannot be written: {error.strerror}",
                 hint="name a place in a directory of yours",
             ) from error
-        try:
-            with file:
-                self._client.read_file(path, _bounded(file.write, path, most))
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with (
+            dirfd.opened(above, make=False) as parent,
+            dirfd.replacing(parent, name, 0o666) as draft,
+        ):
+            self._client.read_file(path, _bounded(draft.write, path, most))
+            if target.exists():
+                os.fchmod(draft.fileno(), target.stat().st_mode & 0o777)
         return target
+
+
+def _place(path: str | os.PathLike[str], field: str) -> Path:
+    """A place on this machine. An empty text is none: `Path` takes it for the current directory."""
+    if not isinstance(path, str | os.PathLike) or not (name := os.fspath(path)) or "\0" in name:
+        raise ConfigError(f"{field}: {path!r} is no path", hint='such as "src", or "."')
+    return Path(name)
 
 
 def _bounded(take: Callable[[bytes], object], path: str, most: int) -> Callable[[bytes], object]:
@@ -215,6 +232,7 @@ class _Extraction:
         reading, writing = os.pipe()
         self._source, self._sink = os.fdopen(reading, "rb"), os.fdopen(writing, "wb", 0)
         self._failed: BaseException | None = None
+        self._omitted: Sequence[str] = ()
         self._thread = threading.Thread(target=self._extract, name="download", daemon=True)
 
     def __enter__(self) -> _Extraction:
@@ -227,6 +245,13 @@ class _Extraction:
         if self._failed is not None and (kind is None or issubclass(kind, BrokenPipeError)):
             raise self._failed
 
+    def tell_omitted(self, path: str) -> None:
+        """Warn of what came and was left out."""
+        for why in self._omitted[:OMISSIONS_TOLD]:
+            log.warning("%s: %s: left out", path, why)
+        if more := self._omitted[OMISSIONS_TOLD:]:
+            log.warning("%s: %d more: left out", path, len(more))
+
     def take(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
@@ -234,7 +259,7 @@ class _Extraction:
 
     def _extract(self) -> None:
         try:
-            archive.extract(self._source, self._to, self._caps)
+            self._omitted = archive.extract(self._source, self._to, self._caps).omitted
             # Zeros after its end: who sends them must not find the pipe closed.
             if len(self._source.read(PIECE)) == PIECE:
                 self._failed = BadArchive("archive: it goes on after its end")

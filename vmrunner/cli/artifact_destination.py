@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 PROGRESS: Final = 5.0  # seconds between two words about a copy
-#: Where names stand for what a process has open.
-_OPEN_FILES: Final = (Path("/dev"), Path("/dev/fd"))
 
 
 def check(result_file: Path | None, artifacts_to: Path | None) -> None:
@@ -34,9 +32,7 @@ def _check_file(file: Path) -> None:
     if str(file) == "-":
         raise ConfigError("result-file: '-' is no file", hint="-o json prints it on stdout")
     try:
-        # A rename would take the place of /dev/stdout, of which it is no way to write there.
-        named = file.absolute().parent in _OPEN_FILES
-        if named or (file.exists() and not file.is_file()):
+        if not dirfd.is_replaceable(file):
             raise ConfigError(f"result-file: {str(file)!r} is no file", hint="name a file")
         with dirfd.opened(file.parent, make=False) as parent:
             dirfd.probe(parent, os.fsencode(file.name))

@@ -15,6 +15,9 @@ from typing import BinaryIO, Final
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: Where names stand for what a process has open.
+_OPEN_FILES: Final = (Path("/dev"), Path("/dev/fd"))
+
 
 class UnsafePath(OSError):
     """Something on the way is a link, or no directory at all. `path` is where it stands."""
@@ -101,6 +104,13 @@ def replacing(parent: int, name: bytes, mode: int) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(beside, dir_fd=parent)
         raise
+
+
+def is_replaceable(file: Path) -> bool:
+    """Return False for what a rename would take the place of, and not write to: a directory, a
+    device, a FIFO, a name of what a process has open."""
+    named = file.absolute().parent in _OPEN_FILES
+    return not named and (not file.exists() or file.is_file())
 
 
 def probe(parent: int, name: bytes) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from vmrunner.api.sandbox import _teller, command_order
 from vmrunner.api.sandbox_files import SandboxFiles
 from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.errors import ConfigError, Conflict
+from vmrunner.lib import dirfd
 from vmrunner.model import CommandEnd, FileEntry, StreamName
 
 pytestmark = pytest.mark.timeout(30)
@@ -27,6 +31,7 @@ class LyingFiles:
         self.path = path
         self.pieces = pieces
         self.kind = "file"
+        self.tar: list[str] = []
         self.read: list[str] = []
 
     def stat_file(self, _: str) -> FileEntry:
@@ -36,6 +41,13 @@ class LyingFiles:
         self.read.append(path)
         for _ in range(self.pieces):
             on_bytes(b"x" * 1000)
+
+    def pack_files(self, _: str, on_bytes: Callable[[bytes], object]) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for name in self.tar:
+                tar.addfile(tarfile.TarInfo(name))
+        on_bytes(packed.getvalue())
 
     @property
     def files(self) -> SandboxFiles:
@@ -70,6 +82,57 @@ def test_a_directory_is_not_copied_over_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"to: .*/a is no directory"):
         vm.files.download("a", tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to it"])
+def test_what_is_no_file_is_not_replaced_by_one(kind: str, tmp_path: Path) -> None:
+    """As root `/dev/null` would be a file from then on."""
+    vm = LyingFiles("/work/a", pieces=1)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link to it").symlink_to("fifo")
+    with pytest.raises(ConfigError, match=rf"to: .*/{kind} is no file"):
+        vm.files.download("a", tmp_path / kind)
+    assert vm.read == []
+    assert (tmp_path / "fifo").is_fifo()
+    assert not any(map(dirfd.is_replaceable, map(Path, ("/dev/stdout", "/dev/fd/1", "/dev/null"))))
+
+
+def test_a_file_keeps_its_mode_and_may_have_a_long_name(tmp_path: Path) -> None:
+    vm = LyingFiles("/work/a", pieces=1)
+    target = tmp_path / ("n" * 255)
+    target.touch(0o600)
+    assert vm.files.download("a", target).stat().st_size == 1000
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("place", ["", None, b"a", "a\0b"])
+def test_what_is_no_place_copies_nothing(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path("")` is the current directory: all of it would go where a variable was not set."""
+    monkeypatch.chdir(tmp_path)
+    vm = LyingFiles("/work/a", pieces=1)
+    with pytest.raises(ConfigError, match="source: .* is no path"):
+        vm.files.upload(place)
+    with pytest.raises(ConfigError, match="to: .* is no path"):
+        vm.files.download("a", place)
+    assert vm.read == []
+
+
+def test_what_a_download_leaves_out_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = LyingFiles("/work/a", pieces=1)
+    vm.kind = "dir"
+    vm.tar = [".git/config", "a\tb", *(f"{number}\n" for number in range(20)), "c"]
+    vm.files.download("a", tmp_path / "a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["c"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:2] == [
+        "/work/a: '.git' is git's own: left out",
+        "/work/a: 'a\\tb' has a control character: left out",
+    ]
+    assert messages[-1] == "/work/a: 12 more: left out"
 
 
 @pytest.mark.parametrize("most", ["5", None, 1.5, float("nan"), -1, True])
