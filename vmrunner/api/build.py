@@ -36,16 +36,16 @@ class Build:
     def __init__(self, row: Row, runner: Runner | None) -> None:
         """`runner`: who is asked; None: nobody, in a process that has no more than the snapshot."""
         self._row = row
-        self._asked = runner
+        self._origin = runner
 
     @property
     def _runner(self) -> Runner:
-        if self._asked is None:
+        if self._origin is None:
             raise ConfigError(
                 f"{self.id} came from another process, without its Runner",
                 hint="Runner().get(build.id) has one",
             )
-        return self._asked
+        return self._origin
 
     def __reduce__(self) -> tuple[type[Build], tuple[Row, None]]:
         """Pickled it is its snapshot: ledgers and connections are their process's own."""

@@ -112,9 +112,9 @@ def test_what_is_no_place_copies_nothing(
     """`Path("")` is the current directory: all of it would go where a variable was not set."""
     monkeypatch.chdir(tmp_path)
     vm = LyingFiles("/work/a", pieces=1)
-    with pytest.raises(ConfigError, match="source: .* is no path"):
+    with pytest.raises(ConfigError, match=r"source: .* is no path"):
         vm.files.upload(place)
-    with pytest.raises(ConfigError, match="to: .* is no path"):
+    with pytest.raises(ConfigError, match=r"to: .* is no path"):
         vm.files.download("a", place)
     assert vm.read == []
 
