@@ -97,7 +97,7 @@ def test_what_is_no_file_is_not_replaced_by_one(kind: str, tmp_path: Path) -> No
     assert not any(map(dirfd.is_replaceable, map(Path, ("/dev/stdout", "/dev/fd/1", "/dev/null"))))
 
 
-def test_a_file_keeps_its_mode_and_may_have_a_long_name(tmp_path: Path) -> None:
+def test_a_downloaded_file_keeps_mode_and_long_name(tmp_path: Path) -> None:
     vm = LyingFiles("/work/a", pieces=1)
     target = tmp_path / ("n" * 255)
     target.touch(0o600)
