@@ -201,7 +201,7 @@ def test_a_guest_may_have_two_services_and_a_seed() -> None:
     for service in guest.services:
         assert f"guestfwd=tcp:{service}:80-cmd:carry" in netdev
     assert "type=3,asset=7783-7084" in command
-    assert command[command.index("-append") + 1] == "root=/dev/vda ci.ds=Azure"
+    assert command[command.index("-append") + 1] == "root=/dev/vda ci.ds=Azure mitigations=off"
     assert "virtio-blk-pci,drive=seed" in command
 
 

@@ -19,6 +19,7 @@ import pytest
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import image
 from vmrunner.providers.qemu import seed
+from vmrunner.providers.qemu.command_line import kernel_words
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
@@ -103,7 +104,7 @@ def booted(place: Path) -> Iterator[Machine]:
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
         *("-global", "ICH9-LPC.disable_s3=0", "-smp", "1", "-m", "1024"),
         *("-kernel", str(made / "vmlinuz"), "-initrd", str(made / "initrd.img")),
-        *("-append", f"{cmdline} ds=nocloud"),
+        *("-append", kernel_words("tcg", cmdline, "ds=nocloud")),
         *("-drive", f"file={disk},if=virtio,format=qcow2"),
         *("-drive", f"file={source},if=virtio,format=raw,readonly=on"),
         *("-serial", f"file:{console}"),

@@ -73,7 +73,7 @@ def command(host: HostSpec, guest: GuestSpec, forwarder: Sequence[str]) -> list[
         *("-smbios", "type=1," + ",".join(f"{k}={_safe(v)}" for k, v in guest.firmware.items())),
         *(("-smbios", f"type=3,asset={_safe(guest.asset)}") if guest.asset else ()),
         *("-kernel", str(host.kernel), "-initrd", str(host.initrd)),
-        *("-append", f"{host.cmdline} {guest.words}".rstrip()),
+        *("-append", command_line.kernel_words(host.accel, host.cmdline, guest.words)),
         *command_line.disk(),
         *(command_line.seed() if guest.seed else ()),
         *_network(guest, forwarder),

@@ -321,6 +321,12 @@ def test_each_clones_kernel_hears_that_it_is_another_vm(start: QemuStart) -> Non
     assert generation(device) != generation(device)
 
 
+def test_an_emulated_kernel_alone_goes_without_mitigations() -> None:
+    emulated = command_line.kernel_words("tcg", "root=/dev/vda", "", "panic=-1")
+    assert emulated == "root=/dev/vda panic=-1 mitigations=off"
+    assert command_line.kernel_words("kvm", "root=/dev/vda") == "root=/dev/vda"
+
+
 def test_a_template_that_was_cut_is_known_unread(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
