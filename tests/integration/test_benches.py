@@ -16,9 +16,9 @@ def test_the_engines_bench_runs() -> None:
 
 
 def test_a_small_day_keeps_its_promises_twice_alike() -> None:
-    """Some hundred builds on three nodes, with a node killed and the database restarted."""
+    """Some ninety builds on three nodes, with a node killed and the database restarted."""
     command = [
-        sys.executable, "-m", "bench.day", "--hours", "0.02", "--pace", "100000", "--live", "100",
+        sys.executable, "-m", "bench.day", "--hours", "0.012", "--pace", "100000", "--live", "100",
         "--nodes", "3", "--seed", "7",
     ]  # fmt: skip
     befell = []

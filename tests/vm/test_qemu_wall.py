@@ -77,7 +77,9 @@ def put_template(place: Path, state: Path, network: Network, *, ordinary: bool) 
             os.chown(path, USER, USER)
 
 
-@pytest.mark.parametrize("start", ["resumed", pytest.param(None, id="booted")])
+@pytest.mark.parametrize(
+    "start", ["resumed", pytest.param(None, id="booted", marks=pytest.mark.long)]
+)
 def test_open_reaches_the_internet_and_nothing_else(
     place: Path, tmp_path: Path, start: str | None
 ) -> None:
