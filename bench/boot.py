@@ -83,7 +83,7 @@ class Boot:
 
 def boot(image: LocalImage, *, trimmed: bool) -> Boot:
     reshape = (lambda data: data) if trimmed else whole
-    with trial_vm.vm(image, "auto", reshape=reshape) as (connection, seconds):
+    with trial_vm.vm(image, reshape=reshape) as (connection, seconds):
         outcome = connection.run(
             "systemctl is-system-running --wait >/dev/null; "
             "systemctl show -P ActiveEnterTimestampMonotonic ssh.service; "

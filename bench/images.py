@@ -204,7 +204,7 @@ def boots(
     """A template by the command that users have, and one boot of the image until SSH answers."""
     from vmrunner.images.verification import trial_vm
 
-    with measured(floors, "template"), trial_vm.vm(image, "auto"):
+    with measured(floors, "template"), trial_vm.vm(image):
         pass
     environ = {**os.environ, "XDG_CACHE_HOME": str(place), "XDG_DATA_HOME": str(place / "data")}
     command = [str(Path(sys.executable).with_name("vmrunner")), "image", "template"]

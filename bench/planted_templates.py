@@ -48,15 +48,15 @@ BUGS: Final = (
     Bug(
         "template: its VMs outlive their maker",
         "engine/early_deaths.py",
-        "if membership.member_gone(row.owner):",
-        "if False:",
+        "Death.ABANDONED if membership.member_gone(row.owner) else None",
+        "None",
         "tests/faults/test_template_making.py",
     ),
     Bug(
         "template: end its VMs while they are made",
         "engine/early_deaths.py",
-        "if membership.member_gone(row.owner):",
-        "if True:",
+        "Death.ABANDONED if membership.member_gone(row.owner) else None",
+        "Death.ABANDONED",
         "tests/faults/test_template_making.py",
     ),
     Bug(

@@ -28,34 +28,32 @@ def early_deaths(
     pools = {pool.name: pool for pool in readable}
     forgotten = {pool.name for pool in readable if membership.pool_forgotten(pool)}
     for row in listed:
+        death = None
         if row.role is Role.IMAGE:
-            if membership.member_gone(row.owner):
-                found[row.id] = Death.ABANDONED
-            continue
-        if row.build is None and row.pool in readable.unread:
-            continue
-        if row.build is None:
+            death = Death.ABANDONED if membership.member_gone(row.owner) else None
+        elif row.build is None and row.pool not in readable.unread:
             pool = pools.get(row.pool or "")
             death = lifecycle.pool_death(
                 row, pool, forgotten=row.pool in forgotten, instance_now=context.now(row)
             )
-            if death is not None:
-                found[row.id] = death
-            continue
-        if row.build in unread:
-            continue
-        build = builds.get(row.build)
-        now = context.clock()
-        if build is not None and build.cancel is not None:
-            # It is cancelled for at least as long as we saw that, whatever the writer's clock.
-            now = max(now, (build.cancelled_at or 0.0) + membership.cancelled_for(build))
-        death = lifecycle.early_death(
-            build,
-            row,
-            now=now,
-            submitter=membership.process_lives(build.submitter if build else None),
-            instance_now=context.now(row),
-        )
+        elif row.build is not None and row.build not in unread:
+            death = _of_build(context, membership, row, builds.get(row.build))
         if death is not None:
             found[row.id] = death
     return found
+
+
+def _of_build(
+    context: WorkContext, membership: Membership, row: Instance, build: BuildRecord | None
+) -> Death | None:
+    now = context.clock()
+    if build is not None and build.cancel is not None:
+        # It is cancelled for at least as long as we saw that, whatever the writer's clock.
+        now = max(now, (build.cancelled_at or 0.0) + membership.cancelled_for(build))
+    return lifecycle.early_death(
+        build,
+        row,
+        now=now,
+        submitter=membership.process_lives(build.submitter if build else None),
+        instance_now=context.now(row),
+    )

@@ -36,7 +36,8 @@ class Bounded:
         self.size += len(data)
         if self.size > self._most:
             raise NotCached(f"it is larger than {self._most >> 20} MiB")
-        return self._file.write(data)
+        self._file.write(data)
+        return len(data)
 
     def close(self) -> None:
         """Be whole."""

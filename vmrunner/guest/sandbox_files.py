@@ -166,9 +166,8 @@ def make_dir(path: str, _: Output, __: Iterator[bytes]) -> None:
 def pack(path: str, out: Output, _: Iterator[bytes]) -> None:
     os.lstat(path)  # one that is missing is told before the first byte
     _without_names()
-    with _Tar.open(
-        fileobj=cast("BinaryIO", _Written(out)), mode="w|", format=tarfile.GNU_FORMAT
-    ) as tar:
+    file = cast("BinaryIO", out)  # it is only written to
+    with _Tar.open(fileobj=file, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         if not os.path.isdir(path):
             tar.add(path, arcname=os.path.basename(path), recursive=False)
             return
@@ -203,17 +202,6 @@ class _Tar(tarfile.TarFile):
             return super().gettarinfo(*where, **more)
         except FileNotFoundError:  # it has gone meanwhile: None is left out
             return None  # type: ignore[return-value]
-
-
-class _Written:
-    """The output as a file that tar writes to."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        self._out.write(data)
-        return len(data)
 
 
 class _Read:

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from .artifact_globs import BadGlobs, find
 from .cache_archive import Bounded, Gzip
-from .command_io import Output, Request, received
+from .command_io import Request, received
 from .state import OTHER_ATTEMPT
 
 UNCOLLECTED = 2  # exit code
@@ -93,8 +93,7 @@ def _owned(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
 def _collect(globs: list[str], request: Request) -> None:
     counts, names = find("", globs)
     request.out.write(json.dumps(counts).encode() + b"\n")
-    file = cast("IO[bytes]", _Written(request.out))
-    sink = Bounded(file, sys.maxsize)
+    sink = Bounded(cast("IO[bytes]", request.out), sys.maxsize)
     if request.gzip:
         sink = Gzip(sink)
     stream: Any = sink  # it is only written to
@@ -145,17 +144,6 @@ class _Filled:
 
     def read(self, size: int) -> bytes:
         return self._file.read(size).ljust(size, b"\0")
-
-
-class _Written:
-    """The output as a file."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        self._out.write(data)
-        return len(data)
 
 
 COMMANDS = {"unpack": unpack, "collect": collect}

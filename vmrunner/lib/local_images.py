@@ -96,7 +96,8 @@ def resolve(
     Raises `NotMade` when the default recipe would make it; BadOrder with the fix when there is
     none or it is damaged: a damaged one is never passed over for another."""
     cache_dirs.check(cache, "images")
-    if current is not None and wanted in (None, DEFAULT):
+    is_default = wanted in (None, DEFAULT)
+    if current is not None and is_default:
         made = cache / "images" / current()
         if made.is_dir():
             return read(made)  # nothing is asked of all the others
@@ -109,8 +110,7 @@ def resolve(
             )
         return read(hashes[0])
     readable = [(manifest, d) for d in directories if (manifest := _glance(d)) is not None]
-    replaces = current is not None and wanted in (None, DEFAULT)
-    if replaces and any(m["name"] == DEFAULT for m, _ in readable):
+    if current is not None and is_default and any(m["name"] == DEFAULT for m, _ in readable):
         raise NotMade(
             f"image: the local image {DEFAULT!r} is of another version of vmrunner",
             hint=f"{_BUILD} makes this version's",

@@ -87,11 +87,11 @@ class CommandDecoder:
             text = "".join(c if c.isprintable() else " " for c in str(error)[:500])
             raise ProtocolViolation(f"the command was not started: {text}")
         for stream, key in ((StreamName.STDOUT, "out"), (StreamName.STDERR, "err")):
-            size = integer(end, key, 0, STREAM + MARK_ROOM)
+            size = integer(end, key, STREAM + MARK_ROOM)
             if self._offsets[stream] < size:
                 raise Conflict(f"{stream} of this command was forgotten: later ones wrote")
         return CommandEnd(
-            exit_code=integer(end, "exit_code", 0, 255),
+            exit_code=integer(end, "exit_code", 255),
             timed_out=end.get("timed_out") is True,
             truncated=end.get("truncated") is True,
             seconds=seconds(end.get("seconds")),

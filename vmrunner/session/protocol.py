@@ -178,7 +178,7 @@ class FrameDecoder:
                 f"the VM sent event {str(event.get('seq'))[:20]!r} after {self.seen} events"
             )
         self.seen += 1
-        offset = integer(event, "offset", 0, self.offset)
+        offset = integer(event, "offset", self.offset)
         if kind == "ended":
             if offset != self.offset:
                 raise ProtocolViolation("the VM's build ended before its log did")
@@ -187,9 +187,9 @@ class FrameDecoder:
         if kind not in VM_EVENTS:
             raise ProtocolViolation(f"the VM sent an event of unknown kind {kind[:40]!r}")
         if kind in (EventKind.STEP_STARTED, EventKind.STEP_ENDED):
-            data["step"] = integer(event, "step", 0, self._steps - 1)
+            data["step"] = integer(event, "step", self._steps - 1)
         if kind == EventKind.STEP_ENDED:
-            data["exit_code"] = integer(event, "exit_code", 0, 255)
+            data["exit_code"] = integer(event, "exit_code", 255)
             data["seconds"] = seconds(event.get("seconds"))
         if kind == EventKind.CACHE:
             data |= self._cache(event)
@@ -199,9 +199,9 @@ class FrameDecoder:
         if type(event.get("packed")) is not bool:
             raise ProtocolViolation("the VM sent an event with packed out of range")
         return {
-            "cache": integer(event, "cache", 0, self._caches - 1),
+            "cache": integer(event, "cache", self._caches - 1),
             "packed": event["packed"],
-            "bytes": integer(event, "bytes", 0, FIGURE),
+            "bytes": integer(event, "bytes", FIGURE),
             "error": _text(event.get("error")),
         }
 
@@ -216,7 +216,7 @@ class FrameDecoder:
             )
         code = event.get("exit_code")
         if code is not None:
-            code = integer(event, "exit_code", 0, 255)
+            code = integer(event, "exit_code", 255)
         if reason == Reason.EXIT_CODE and code is None:
             raise ProtocolViolation("the VM ended the build without an exit code")
         return EndFrame(Reason(reason), code, _text(event.get("message")), _usage(event))
@@ -236,7 +236,7 @@ def _usage(event: dict[str, Any]) -> BuildUsage:
     return BuildUsage(
         cpu_seconds=None if seconds is None else float(seconds),
         **{
-            name: None if event.get(name) is None else integer(event, name, 0, FIGURE)
+            name: None if event.get(name) is None else integer(event, name, FIGURE)
             for name in _BYTES
         },
     )
@@ -248,9 +248,9 @@ def number(word: bytes, most: int) -> int:
     return int(word)
 
 
-def integer(event: dict[str, Any], key: str, least: int, most: int) -> int:
+def integer(event: dict[str, Any], key: str, most: int) -> int:
     value = event.get(key)
-    if type(value) is not int or not least <= value <= most:
+    if type(value) is not int or not 0 <= value <= most:
         raise ProtocolViolation(f"the VM sent an event with {key} out of range")
     return value
 

@@ -11,10 +11,10 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner_localclouds.azure import attributes, fixtures, operations, timestamps
-from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, invalid, not_found
+from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, invalid
 from vmrunner_localclouds.azure.faults import FailedLater
 from vmrunner_localclouds.azure.operations import ArmAnswer
-from vmrunner_localclouds.azure.reads import group_of
+from vmrunner_localclouds.azure.reads import child_of, group_of
 from vmrunner_localclouds.azure.requests import AzureRequest
 from vmrunner_localclouds.azure.resource_ids import DEFINITION, GALLERY, IMAGE, VERSION, key
 
@@ -71,9 +71,7 @@ def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
     group_of(cloud, request)
     path = request.path
     body = request.body_of(_SHAPES[path.child][1])
-    found = cloud.shelf(path.child).get(key(path.child_id))
-    if found is None:
-        raise not_found("/".join((path.kind, path.name, *path.rest)), path.group)
+    found = child_of(cloud, request)
     attributes.check_tags(body.get("tags"))
     if body.get("properties"):
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: a change of more than tags")

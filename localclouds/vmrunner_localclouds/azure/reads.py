@@ -21,10 +21,7 @@ _TOKEN: Final = "$skiptoken"  # noqa: S105 - a page's
 
 def get(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     group_of(cloud, request)
-    path = request.path
-    found = cloud.shelf(path.kind).get(key(request.path.id))
-    if found is None:
-        raise not_found(f"{path.kind}/{path.name}", path.group)
+    found = found_of(cloud, request)
     return ArmAnswer(200, dressed(cloud, found, request.query.get("$expand", "")))
 
 
@@ -70,6 +67,25 @@ def groups(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
     return _page(cloud, request, list(cloud.groups.values()))
 
 
+def found_of(cloud: LocalAzure, request: AzureRequest) -> Json:
+    """The resource that a request names. Raises `ArmRefusal`."""
+    path = request.path
+    found = cloud.shelf(path.kind).get(key(path.id))
+    if found is None:
+        raise not_found(f"{path.kind}/{path.name}", path.group)
+    return found
+
+
+def child_of(cloud: LocalAzure, request: AzureRequest) -> Json:
+    """The definition in a gallery, or the version of one, that a request names. Raises
+    `ArmRefusal`."""
+    path = request.path
+    found = cloud.shelf(path.child).get(key(path.child_id))
+    if found is None:
+        raise not_found("/".join((path.kind, path.name, *path.rest)), path.group)
+    return found
+
+
 def group_of(cloud: LocalAzure, request: AzureRequest) -> Json:
     """The group that a request is in. Raises `ArmRefusal`."""
     found = cloud.groups.get(request.path.group.lower())
@@ -88,10 +104,7 @@ def subnets(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> 
     group_of(cloud, request)
     path = request.path
     name = path.rest[1].lower() if len(path.rest) > 1 else ""
-    found = cloud.shelf(path.kind).get(key(path.id))
-    if found is None:
-        raise not_found(f"{path.kind}/{path.name}", path.group)
-    existing: list[Json] = found["properties"]["subnets"]
+    existing: list[Json] = found_of(cloud, request)["properties"]["subnets"]
     if not name:
         return _page(cloud, request, existing)
     for subnet in existing:
@@ -103,11 +116,7 @@ def subnets(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> 
 def child(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     """A definition of images in a gallery, or a version of one."""
     group_of(cloud, request)
-    path = request.path
-    found = cloud.shelf(path.child).get(key(path.child_id))
-    if found is None:
-        raise not_found("/".join((path.kind, path.name, *path.rest)), path.group)
-    return ArmAnswer(200, found)
+    return ArmAnswer(200, child_of(cloud, request))
 
 
 def children(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:

@@ -7,10 +7,10 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner_localclouds.azure import attributes, fixtures, interfaces, operations, timestamps
-from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, not_allowed, not_found
+from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, not_allowed
 from vmrunner_localclouds.azure.faults import FailedLater
 from vmrunner_localclouds.azure.operations import ArmAnswer
-from vmrunner_localclouds.azure.reads import group_of
+from vmrunner_localclouds.azure.reads import found_of, group_of
 from vmrunner_localclouds.azure.requests import AzureRequest
 from vmrunner_localclouds.azure.resource_ids import ADDRESS, DISK, IMAGE, NIC, SNAPSHOT, key, last
 
@@ -52,7 +52,7 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
 def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     group_of(cloud, request)
     body = request.body_of(SHAPES[request.path.kind][1])
-    found = _found(cloud, request)
+    found = found_of(cloud, request)
     attributes.check_tags(body.get("tags"))
     if body.get("properties") or body.get("sku"):
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: a change of more than tags")
@@ -89,14 +89,6 @@ def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None)
         del cloud.shelf(request.path.kind)[at]
 
     return operations.run(cloud, request, found["location"], effect=gone, broken=broken)
-
-
-def _found(cloud: LocalAzure, request: AzureRequest) -> Json:
-    path = request.path
-    found = cloud.shelf(path.kind).get(key(request.path.id))
-    if found is None:
-        raise not_found(f"{path.kind}/{path.name}", path.group)
-    return found
 
 
 def _check_unused(cloud: LocalAzure, found: Json) -> None:

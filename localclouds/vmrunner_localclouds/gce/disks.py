@@ -150,8 +150,6 @@ def _type(cloud: LocalGce, zone: str, owner: Json, params: Json, path: str) -> s
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Delete a disk that no VM uses."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     relative = f"projects/{cloud.project}/{request.scope}/disks/{request.path['disk']}"
     disk = cloud.find("disks", request.scope, request.path["disk"])
     if disk is None:

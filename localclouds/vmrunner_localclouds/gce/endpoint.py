@@ -54,7 +54,8 @@ class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
             self._cloud.rejected.append(f"{method.id}: {refusal.message}")
             raise
         routes.admit(self._cloud, request)
-        answer = handler(self._cloud, request, broken)
+        earlier = operations.repeated(self._cloud, request)
+        answer = handler(self._cloud, request, broken) if earlier is None else earlier
         if not method.response:
             return b""
         validation.check(answer, method.response, "answer")

@@ -20,8 +20,6 @@ _PATCHABLE = {"deprecated", "description", "family"}
 
 def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Make an image of a disk, whose VM must be gone or off."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     body = request.resource
     name, project = body.get("name", ""), _own(cloud, request)
     if name in cloud.images(project):
@@ -48,8 +46,6 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     shown, body = _named(cloud, request), request.resource
     other = body.keys() - _PATCHABLE
     if other:
@@ -63,8 +59,6 @@ def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) 
 
 def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Set the state of an image; an empty one resets it."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     shown, body = _named(cloud, request), request.resource
 
     def effect() -> None:
@@ -76,8 +70,6 @@ def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | No
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Delete an image. VMs that were made of it go on."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     shown, shelf = _named(cloud, request), cloud.images(cloud.project)
 
     def effect() -> None:

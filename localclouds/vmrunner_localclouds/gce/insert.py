@@ -26,8 +26,6 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
     """Insert one VM. Everything that can be refused is looked at before anything is made."""
     if templates := {"sourceInstanceTemplate", "sourceMachineImage"} & set(request.query):
         raise GceRefusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine, broken = _create(cloud, request.path["zone"], request.resource, broken)
     return operations.run(
         cloud,
@@ -41,8 +39,6 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Insert many at once, all alike; each with an operation of its own inside the group's."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     zone, resource = request.path["zone"], request.resource
     properties = resource.get("instanceProperties")
     if properties is None:

@@ -24,8 +24,6 @@ _SERIAL: Final = 1024 * 1024  # bytes of a serial port's output that are kept
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Delete a VM. The operation ends when it is gone, or `broken` at once, and then it lives
     on."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _machine(cloud, request)
     if machine.shown["deletionProtection"]:
         text = "Invalid resource usage: 'Resource cannot be deleted if it's protected against "
@@ -40,8 +38,6 @@ def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _machine(cloud, request)
     if machine.deleting:
         raise not_ready(_relative(cloud, machine))
@@ -52,8 +48,6 @@ def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -
 
 def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Suspend a running VM; the operation fails for any other."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _settled(cloud, request)
     if machine.state != "RUNNING":
         broken = UNSUPPORTED
@@ -65,8 +59,6 @@ def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None
 
 def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Resume a suspended VM, if its zone has room for it; the operation fails for any other."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _settled(cloud, request)
     if machine.state != "SUSPENDED":
         broken = UNSUPPORTED
@@ -78,8 +70,6 @@ def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def set_labels(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine, body = _machine(cloud, request), request.resource
     _same(body.get("labelFingerprint"), machine.shown["labelFingerprint"], "labels")
     check_labels(body.get("labels", {}), "labels")
@@ -93,8 +83,6 @@ def set_labels(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | N
 
 
 def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine, body = _machine(cloud, request), request.resource
     _same(body.get("fingerprint"), machine.shown["metadata"]["fingerprint"], "metadata")
     check_metadata(body, "metadata")
@@ -111,8 +99,6 @@ def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation |
 
 def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Replace the scheduling; a new deadline counts from now on."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _machine(cloud, request)
     filled = scheduling.filled(request.resource, cloud.now())
     if filled["provisioningModel"] != machine.shown["scheduling"]["provisioningModel"]:
@@ -127,8 +113,6 @@ def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation
 
 def protect(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Set or clear the protection against deletion."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     machine = _machine(cloud, request, "resource")
     wanted = request.query.get("deletionProtection", "true") == "true"
 
@@ -174,8 +158,6 @@ def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -
 
 def remove(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Delete an address or a snapshot."""
-    if (earlier := operations.repeated(cloud, request)) is not None:
-        return earlier
     collection = collection_of(request.action)
     name = request.path["address" if collection == "addresses" else "snapshot"]
     found = cloud.find(collection, request.scope, name)

@@ -54,7 +54,7 @@ _SSHD: Final = (
 )
 
 
-def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
+def verify(image: LocalImage) -> list[Finding]:
     """Verify an image and return one finding a check. Raises only when the checks themselves cannot
     be run."""
     require("qemu-img", "qemu-system-x86_64")
@@ -62,7 +62,7 @@ def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
     if any(f.level is Level.ERROR for f in findings):
         return findings
     try:
-        with trial_vm.vm(image, accel) as (connection, seconds):
+        with trial_vm.vm(image) as (connection, seconds):
             findings.append(_ok("boot", f"SSH with the planted host key after {seconds:.1f} s"))
             manifest = local_images.manifest_of(image.directory)
             manifest |= _sbom_of(image)

@@ -27,7 +27,7 @@ TTL: Final = 2400.0  # seconds after which the VM ends itself
 
 @contextlib.contextmanager
 def vm(
-    image: LocalImage, accel: str, *, reshape: Callable[[bytes], bytes] = lambda data: data
+    image: LocalImage, *, reshape: Callable[[bytes], bytes] = lambda data: data
 ) -> Iterator[tuple[Connection, float]]:
     """A VM of this image without a network, and the seconds until SSH answered. Deleted at the end.
     `reshape`: changes the user-data from a build's."""
@@ -35,7 +35,7 @@ def vm(
     user, host = keys.generate(), keys.generate()
     with TemporaryDirectory(prefix="vmrunner-verify-") as state:
         provider = qemu.open(
-            "verify", state_dir=Path(state), cache_dir=cache, installation="verify", accel=accel
+            "verify", state_dir=Path(state), cache_dir=cache, installation="verify"
         )
         now = time.time()
         instance = ids.instance_id()
@@ -69,7 +69,7 @@ def vm(
                 channel=registry.channel(ref.scope.kind, lambda: provider),
             )
             try:
-                limit = time_limits.FIRST_BOOT[_accelerator(accel, image, cache)]
+                limit = time_limits.FIRST_BOOT[_accelerator(image, cache)]
                 connection = dialer.connect(address, timeout=limit)
             except VmrunnerError as error:
                 console = provider.console(ref).splitlines()[-20:]
@@ -82,10 +82,10 @@ def vm(
             _delete(provider, ref, Key(ref.scope, instance, ref.id))
 
 
-def _accelerator(requested: str, image: LocalImage, cache: Path) -> str:
+def _accelerator(image: LocalImage, cache: Path) -> str:
     """Return the accelerator that the provider took, which remembers its choice in the cache."""
     programs = launch_plan.HostPrograms.find(internet=False)
-    chosen = accelerator.choose(requested, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
+    chosen = accelerator.choose("auto", qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
     return chosen.name
 
 

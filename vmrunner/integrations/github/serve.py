@@ -25,8 +25,6 @@ from vmrunner.integrations.github.state import ScaleSetState
 from vmrunner.lib.token_bucket import Bucket
 
 if TYPE_CHECKING:
-    import httpx2
-
     from vmrunner.config.forges import GithubSettings, ScaleSetSettings
     from vmrunner.services.protocols import Service
 
@@ -37,16 +35,9 @@ STOP: Final = 10.0  # … that a runner which is being started, or a session's e
 
 
 class GithubServer:
-    """All scale sets of a configuration. `transport` is another way to GitHub, for tests."""
+    """All scale sets of a configuration."""
 
-    def __init__(
-        self,
-        service: Service,
-        settings: GithubSettings,
-        *,
-        now: Callable[[], float] = time.time,
-        transport: httpx2.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, service: Service, settings: GithubSettings) -> None:
         """Raises ConfigError when nothing is configured, a secret cannot be read, or a scale set's
         runners could never be."""
         if not settings.scale_sets:
@@ -55,12 +46,11 @@ class GithubServer:
                 hint="docs/github.md has the tables of a configuration",
             )
         place = forges.target(settings.url)
-        self._http = GithubHttp(now=now, transport=transport)
+        self._http = GithubHttp(now=time.time)
         identity = identity_of(settings, place, self._http)
         self._actions = ActionsService(self._http, ServiceTokens(self._http, place, identity))
         self._stop = threading.Event()
         self._stopping: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._now = now
         self.sets = [
             self._set(scale_set, RunnerBuilds(service, place, scale_set, settings.login))
             for scale_set in settings.scale_sets
@@ -73,8 +63,8 @@ class GithubServer:
         return ServedSet(
             settings.name,
             state,
-            JobListener(settings, state, self._actions, owner, self._now),
-            RunnerScaler(settings, state, self._actions, builds, self._now),
+            JobListener(settings, state, self._actions, owner, time.time),
+            RunnerScaler(settings, state, self._actions, builds, time.time),
         )
 
     def stop(self) -> None:

@@ -39,6 +39,7 @@ from vmrunner.providers.common.findings import (
     of_failure,
     of_holes,
     of_no_wall,
+    of_right,
     ok,
     warning,
 )
@@ -75,15 +76,9 @@ def check(provider: AzureProvider) -> list[Finding]:
 
 def _delete(provider: AzureProvider) -> Iterator[Finding]:
     right = provider.permissions.ask()
-    if right.may is None:
-        fix = f"see that these credentials have {ACTION}: {_role()}"
-        yield warning("delete", f"it cannot be told: {right.why}", fix)
-        return
-    if not right.may:
-        yield bad("delete", right.why, f"{right.fix or FIX}; nothing is launched before")
-        return
-    yield ok("delete", right.why)
-    for action in provider.permissions.lacking(_LEFT):
+    tell = f"see that these credentials have {ACTION}: {_role()}"
+    yield of_right("delete", right, allow=FIX, tell=tell)
+    for action in provider.permissions.lacking(_LEFT) if right.may else ():
         text = f"{action} is denied: what is left of these stays"
         yield warning("delete", text, f"give these credentials the role as it is now: {_role()}")
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from vmrunner.errors import CredentialsRefused
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import DELETE, AzureClient, last, part
 from vmrunner.providers.azure.options import AzureOptions
@@ -59,11 +58,7 @@ class AzurePermissions:
                 self._right, self._asked_at = self.ask(), self._elapsed()
                 self._until = self._asked_at + (REFUSED if self._right.may is False else GRANTED)
             right = self._right
-        if right.may is False:
-            raise CredentialsRefused(
-                f"{self._options.name} may not delete what it would launch: {right.why}",
-                hint=f"{right.fix or FIX}; nothing is launched before",
-            )
+        right.demand(self._options.name, "delete", FIX)
 
     def ask(self) -> Right:
         """Ask for the right in the group. Raises nothing."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from vmrunner.errors import ConfigError, ProviderError
 from vmrunner.model import Finding, Level, Page
 from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.permissions import Right
 
 #: So far off a host's clock is worth a warning, in seconds.
 SKEWED = 60.0
@@ -37,6 +38,17 @@ def of_no_wall(name: str, key: str) -> Finding:
 def of_failure(check: str, error: ProviderError | ConfigError, otherwise: str) -> Finding:
     """A check that could not be made. `otherwise`: the fix where the error has none."""
     return bad(check, str(error.args[0]), error.hint or otherwise)
+
+
+def of_right(
+    check: str, right: Right, *, allow: str, tell: str, unknown: str = "it cannot be told"
+) -> Finding:
+    """The right to end what is launched. `allow`: how to get it; `tell`: how it would be told."""
+    if right.may is None:
+        return warning(check, f"{unknown}: {right.why}", tell)
+    if right.may:
+        return ok(check, right.why)
+    return bad(check, right.why, f"{right.fix or allow}; nothing is launched before")
 
 
 def of_holes(pages: Iterable[Page], fix: str) -> Iterator[Finding]:

@@ -30,10 +30,10 @@ from vmrunner.providers.common.findings import (
     of_failure,
     of_holes,
     of_no_wall,
+    of_right,
     ok,
     warning,
 )
-from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.ec2 import create_request, deadline_schedules
 from vmrunner.providers.ec2.client import DEFAULT_QUOTA, QUOTA, ROLE, RUN, VPC
 from vmrunner.providers.ec2.describe_instances import filtered
@@ -96,19 +96,13 @@ def _terminate(provider: Ec2Provider) -> Iterator[Finding]:
         instance = next(living, None)
         if instance is not None:
             right = provider.permissions.dry_run(instance)
-    yield _of_right(right)
-
-
-def _of_right(right: Right) -> Finding:
-    if right.may:
-        return ok("terminate", right.why)
-    if right.may is None:
-        return warning(
-            "terminate",
-            f"it cannot be told before the first launch: {right.why}",
-            "allow iam:SimulatePrincipalPolicy to these credentials",
-        )
-    return bad("terminate", right.why, f"allow {ACTION}; nothing is launched before")
+    yield of_right(
+        "terminate",
+        right,
+        allow=f"allow {ACTION}",
+        tell="allow iam:SimulatePrincipalPolicy to these credentials",
+        unknown="it cannot be told before the first launch",
+    )
 
 
 def _sweep(provider: Ec2Provider) -> Iterator[Finding]:

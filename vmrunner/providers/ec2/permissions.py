@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from vmrunner.errors import CredentialsRefused
 from vmrunner.model import TAG
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
@@ -51,12 +50,8 @@ class Ec2Permissions:
 
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not."""
-        right = self.ask()
-        if right.may is False:
-            raise CredentialsRefused(
-                f"{self._options.name} may not terminate what it would launch: {right.why}",
-                hint=f"allow {ACTION} to these credentials; nothing is launched before",
-            )
+        fix = f"allow {ACTION} to these credentials"
+        self.ask().demand(self._options.name, "terminate", fix)
 
     def ask(self) -> Right:
         """Known answer, or else that of a simulation. Raises nothing."""

@@ -18,8 +18,8 @@ from vmrunner.providers.common.findings import (
     of_failure,
     of_holes,
     of_no_wall,
+    of_right,
     ok,
-    warning,
 )
 from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.gce import guard
@@ -72,13 +72,8 @@ def _delete(provider: GceProvider) -> Iterator[Finding]:
 
 
 def _of_right(right: Right) -> Finding:
-    if right.may:
-        return ok("delete", right.why)
-    if right.may is None:
-        role = resources.path("deploy") / "gcp/role.yaml"
-        fix = f"see that these credentials have {ACTION}: {role}"
-        return warning("delete", f"it cannot be told: {right.why}", fix)
-    return bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
+    tell = f"see that these credentials have {ACTION}: {resources.path('deploy')}/gcp/role.yaml"
+    return of_right("delete", right, allow=f"allow {ACTION}", tell=tell)
 
 
 def _sweep(provider: GceProvider) -> Iterator[Finding]:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from vmrunner.errors import CredentialsRefused
 from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
@@ -44,11 +43,7 @@ class GcePermissions:
             witness = self._told_by
         if old:
             self.learn(self.ask(witness) if witness else Right(may=None, why="it is long ago"))
-        if self._right.may is False:
-            raise CredentialsRefused(
-                f"{self._name} may not delete what it would launch: {self._right.why}",
-                hint=f"allow {ACTION} to these credentials; nothing is launched before",
-            )
+        self._right.demand(self._name, "delete", f"allow {ACTION} to these credentials")
 
     def born(self, ref: Ref) -> None:
         """A VM of ours exists: it tells, unless something did a while ago, or is about to."""
