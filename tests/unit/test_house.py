@@ -75,6 +75,16 @@ def test_make_test_looks_for_vms_where_they_are() -> None:
     assert with_vms == {Path(word) for word in re.findall(r"tests/\w+", line)}
 
 
+def test_a_change_must_pass_all_of_make_test() -> None:
+    parts = (ROOT / "scripts/test-parts").read_text()
+    marks = dict(re.findall(r"^ +([\w-]+)\) .* -m '(.+?)'", parts, re.MULTILINE))
+    for part, whole in (("plain", "all"), ("vms", "all-vms")):
+        assert marks[part] == f"{marks[whole]} and not wide"
+    makefile = (ROOT / "Makefile").read_text()
+    assert "test-all: lint\n\t@scripts/test-parts image all all-vms\n" in makefile
+    assert (ROOT / ".ci/run").read_text().endswith("\nexec make test-all\n")
+
+
 def test_each_line_of_wide_tests_names_one() -> None:
     for line in wide():
         path, _, name = line.partition("::")
