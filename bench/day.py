@@ -251,14 +251,14 @@ def main(arguments: list[str] | None = None) -> int:
             sizes.append(size_of(world.url, dense=True))
         world.broken_promises["forgotten"] += len(world.store.objects)
     happened = ", ".join(f"{n} {what}" for what, n in sorted(world.happened.items()))
-    console.print(
+    print(
         f"{count} builds in {virtual:.2f} h of virtual time, {chosen.nodes} nodes, {peak} VMs at "
         f"the peak; seed {chosen.seed}",
         f"what befell them: {happened}",
-        table,
-        size_table(grown, logged, sizes[1], sizes[2], empty, load, count),
         sep="\n",
+        flush=True,
     )
+    console.print(table, size_table(grown, logged, sizes[1], sizes[2], empty, load, count))
     for what, (cpu, wall, paused) in zip(
         ("logs let go of", "their objects", "rows and sums"), nights, strict=True
     ):
