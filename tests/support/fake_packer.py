@@ -47,6 +47,7 @@ def packer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packer:
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     made = Packer(tmp_path / "packer.jsonl", monkeypatch)
     monkeypatch.setenv(LOG, str(made.log))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a builder that is killed leaves its directory
     return made
 
 

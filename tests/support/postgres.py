@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from vmrunner.ledger import Ledger
 
 USER = "vmrunner"
 _START = 60  # seconds
+#: More databases than any test has at once. Older ones are dropped: each takes 8 MB,
+#: of memory where tests' files are there.
+_KEPT = 16
 
 
 class Server:
@@ -30,23 +34,33 @@ class Server:
     def __init__(self, sockets: Path) -> None:
         self.sockets = sockets
         self._names = (f"ledger_{n}" for n in itertools.count(1))
-        self._template = self.empty()
-        Ledger.upgrade(self._template)
+        self._kept: deque[str] = deque()
+        template = next(self._names)
+        self._execute(f"CREATE DATABASE {template}")
+        Ledger.upgrade(self.url(template))
+        # A copy of files is faster than one through the log, which is the default.
+        self._copy = f"TEMPLATE {template} STRATEGY FILE_COPY"
 
     def url(self, name: str) -> str:
         return f"postgresql://{USER}@/{name}?host={self.sockets}"
 
     def new(self) -> str:
-        return self._create(f"TEMPLATE {self._template.partition('@/')[2].partition('?')[0]}")
+        return self._create(self._copy)
 
     def empty(self) -> str:
         return self._create("TEMPLATE template0")
 
     def _create(self, how: str) -> str:
         name = next(self._names)
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} {how}".encode())
+        self._execute(f"CREATE DATABASE {name} {how}")
+        self._kept.append(name)
+        if len(self._kept) > _KEPT:
+            self._execute(f"DROP DATABASE {self._kept.popleft()} WITH (FORCE)")
         return self.url(name)
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
 
 def programs() -> Path:
@@ -120,7 +134,7 @@ def running(connections: int = 200) -> Iterator[Server]:
         )  # fmt: skip
         command = [
             *prefix, bin_ / "postgres", "-D", data, "-k", home, "-h", "",
-            "-F", "-c", f"max_connections={connections}",
+            "-F", "-c", f"max_connections={connections}", "-c", "max_wal_size=64MB",
         ]  # fmt: skip
         with serving(command, home):
             yield Server(home)
