@@ -91,8 +91,12 @@ def test_what_ends_something_can_be_left_by_key(http: Service, browser: Browser)
         expect(button).to_be_focused()
     assert http.app.ledger.builds.get(running).state.value == "running"
     page.keyboard.press("Enter")
+    expect(dialog.get_by_role("button", name="Leave it")).to_be_focused()
     page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("button", name="Destroy")).to_be_focused()
+    with page.expect_response("**/destroy") as response:
+        page.keyboard.press("Enter")
+    assert response.value.json()["result"] in ("gone", "asked"), response.value.text()
     wait_until(lambda: http.app.ledger.builds.get(running).finished)
     visitor.close()
 

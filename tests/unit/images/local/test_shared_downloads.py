@@ -81,9 +81,13 @@ def opened(proxy: str, url: str) -> Any:
 
 
 def fetched(proxy: str, url: str) -> bytes:
-    with opened(proxy, url) as answer:
-        body: bytes = answer.read()
-        return body
+    try:
+        with opened(proxy, url) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as error:
+        error.close()  # it keeps its socket open, and frames keep it
+        raise
 
 
 def test_what_two_ask_for_is_fetched_once(proxy: str, mirror: Mirror) -> None:
