@@ -44,9 +44,12 @@ class JobNews:
         """False while an older message may have told it, which newer ones follow: after an outage
         they come one after another, each with the counts of its own time. Those of a busy scale set
         never stop: after a while it is true all the same. False again when it was not told for
-        long: its jobs may be over, and each VM for one is for nothing."""
+        long: its jobs may be over, and each VM for one is for nothing. So too when the clock was
+        set back since: how old they are is not known."""
         age, since = now - self.told_at, self.unsure_since
-        return age < STALE and (since is None or age >= SETTLE or now - since >= LONGEST_SETTLE)
+        return 0 <= age < STALE and (
+            since is None or age >= SETTLE or now - since >= LONGEST_SETTLE
+        )
 
 
 def starts(

@@ -33,6 +33,16 @@ def test_a_count_is_sure_when_nothing_followed_it() -> None:
     assert state.jobs.started == {"r-2"}
 
 
+def test_counts_do_not_outlive_a_clock_set_back() -> None:
+    """An hour back, GitHub silent since: the count would hold for an hour and five minutes."""
+    state = ScaleSetState()
+    state.counted(JobCounts(assigned=2), 7200.0)
+    assert state.jobs.news is not None
+    assert not state.jobs.news.settled(3600.0 + STALE)
+    state.confirmed(3600.0 + STALE)
+    assert state.jobs.news.settled(3600.0 + STALE), "GitHub said it again"
+
+
 def test_news_that_never_end_are_acted_upon_all_the_same() -> None:
     """A busy scale set has a message each half second, all day long."""
     state, settled = ScaleSetState(), []
