@@ -219,7 +219,7 @@ BUGS: Final = (
     Bug(
         "start runners for counts of long ago",
         f"{GITHUB}/plan.py",
-        "return age < STALE and (",
+        "return 0 <= age < STALE and (",
         "return (",
         f"{UNITS}/test_state.py::test_a_count_is_sure_when_nothing_followed_it",
     ),
