@@ -4,6 +4,7 @@ that the cluster draws out, lists, deadlines, and what an operator changes meanw
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
@@ -516,6 +517,34 @@ def test_a_token_that_expired_is_read_again(kube: Cluster, runs: str) -> None:
     assert look(provider, order, ref) is not None
 
 
+def test_a_kubeconfig_is_read_again_once_refused(kube: Cluster, runs: str) -> None:
+    """As the refusal's own hint says to do; whoever serves for months does not start anew."""
+    cloud, config, token = kube.cloud, kube.cache / "config", kube.cache / "token"
+    program = f"import json, pathlib; token = pathlib.Path({str(token)!r}).read_text(); "
+    program += "print(json.dumps({'status': {'token': token}}))"
+    plugin = {"command": sys.executable, "args": ["-c", program], **_PLUGIN}
+
+    def renew(*, by_plugin: bool) -> None:
+        """Write a token of one minute down."""
+        user = User(name="system:admin", groups=("system:masters",), expires=cloud.now() + 60)
+        token.write_text(cloud.access.token(user))
+        table = cloud.config(token.read_text())
+        if by_plugin:
+            table["users"][0]["user"] = {"exec": plugin}
+        config.write_text(yaml.safe_dump(table))
+
+    for by_plugin in (False, True):
+        renew(by_plugin=by_plugin)
+        provider = kube.provider(runs, kubeconfig=str(config))
+        order, ref = born(kube, provider)
+        kube.clock.advance(120)
+        with pytest.raises(CredentialsRefused, match="401"):
+            look(provider, order, ref)
+        renew(by_plugin=by_plugin)
+        assert look(provider, order, ref) is not None
+        provider.delete([ref])
+
+
 def test_another_certificate_is_told_and_taken_with_its_authority(kube: Cluster, runs: str) -> None:
     provider = kube.provider(runs)
     order, ref = born(kube, provider)
@@ -525,6 +554,9 @@ def test_another_certificate_is_told_and_taken_with_its_authority(kube: Cluster,
         look(provider, order, ref)
     kube.cloud.kubeconfig.write_text(yaml.safe_dump(kube.cloud.config(kube.cloud.token)))
     assert look(provider, order, ref) is not None
+
+
+_PLUGIN = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
 
 
 def _idle() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -63,9 +64,18 @@ JOBS_META: Final = JOBS._replace(metadata_only=True)
 CLAIMS_META: Final = CLAIMS._replace(metadata_only=True)
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Access:
+    """The API server as a kubeconfig had it when it was read, and connections by that. They are
+    closed when the last call by it has ended."""
+
+    cluster: kubeconfig.Cluster
+    http: httpx2.Client
+
+
 class KubeClient:
-    """One namespace under one configuration. Thread-safe; nothing is retried here but what a token
-    that was renewed lets through. Nothing is read or asked before the first call."""
+    """One namespace under one configuration. Thread-safe; nothing is retried here but what
+    credentials that were renewed let through. Nothing is read or asked before the first call."""
 
     def __init__(
         self, options: KubernetesOptions, clock: CloudClock, *, buckets: Buckets | None = None
@@ -74,8 +84,7 @@ class KubeClient:
         self._clock = clock
         self._buckets = buckets or Buckets(QUOTAS)
         self._lock = threading.Lock()
-        self._cluster: kubeconfig.Cluster | None = None
-        self._http: httpx2.Client | None = None
+        self._access: _Access | None = None
 
     # --- objects of the namespace ---
 
@@ -155,7 +164,7 @@ class KubeClient:
 
     def stream(self, path: str, protocols: tuple[str, ...]) -> WebSocketTarget:
         """Target of a stream at this path. Raises ConfigError."""
-        cluster, _ = self._opened()
+        cluster = self._opened().cluster
         token = cluster.credentials.token()
         return WebSocketTarget(
             url="ws" + cluster.server.removeprefix("http") + path,
@@ -168,7 +177,7 @@ class KubeClient:
     @property
     def server(self) -> str:
         """URL of the API server. Raises ConfigError."""
-        return self._opened()[0].server
+        return self._opened().cluster.server
 
     # --- within ---
 
@@ -184,9 +193,10 @@ class KubeClient:
         quota = "read" if method == "GET" else "write"
         self._buckets.take(self._options.name, quota)
         headers = {"User-Agent": "vmrunner", **headers}
-        answer = self._send(method, path, query, data, headers)
+        answer, access = self._send(method, path, query, data, headers)
         if answer.status_code == 401:
-            answer = self._send(method, path, query, data, headers, anew=True)
+            self._forget(access)  # its token, or its certificate, may be another by now
+            answer, _ = self._send(method, path, query, data, headers)
         if answer.status_code >= 400:
             self._clock.overheard(answer.headers.get("date"))
             wait = _seconds(answer.headers.get("retry-after"))
@@ -210,17 +220,18 @@ class KubeClient:
         query: Mapping[str, str],
         data: bytes | None,
         headers: Mapping[str, str],
-        *,
-        anew: bool = False,
-    ) -> httpx2.Response:
+    ) -> tuple[httpx2.Response, _Access]:
+        """An answer, and by what it was had. Raises `CallFailed`."""
+        access: _Access | None = None
         try:
-            cluster, client = self._opened()
-            token = cluster.credentials.token(anew=anew)
+            access = self._opened()
+            cluster = access.cluster
+            token = cluster.credentials.token()
             bearer = {"Authorization": f"Bearer {token}"} if token else {}
             name = {"sni_hostname": cluster.server_name} if cluster.server_name else {}
             url = f"{path}?{urlencode(query)}" if query else path
             with within(WHOLE):
-                return client.request(
+                answer = access.http.request(
                     method, url, content=data, headers={**headers, **bearer}, extensions=name
                 )
         except ConfigError as error:
@@ -228,12 +239,13 @@ class KubeClient:
             raise CallFailed("", CredentialsRefused(text, hint=error.hint)) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             if error_codes.is_untrusted(error):
-                self._forget()  # the authority may be another from now on
+                self._forget(access)  # the authority may be another from now on
             raise error_codes.unanswered(error, action=method, where=path) from error
+        return answer, access
 
-    def _opened(self) -> tuple[kubeconfig.Cluster, httpx2.Client]:
+    def _opened(self) -> _Access:
         with self._lock:
-            if self._cluster is None or self._http is None:
+            if self._access is None:
                 cluster = kubeconfig.find(self._options.kubeconfig, self._options.context)
                 limits = httpx2.Limits(
                     max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
@@ -247,15 +259,16 @@ class KubeClient:
                         trust_env=True,
                     )
                 )
-                weakref.finalize(self, http.close)
-                self._http = http
-                self._cluster = cluster
-            return self._cluster, self._http
+                self._access = _Access(cluster, http)
+                weakref.finalize(self._access, http.close)
+            return self._access
 
-    def _forget(self) -> None:
-        """Read the kubeconfig again before the next call; calls that are under way go on."""
+    def _forget(self, access: _Access | None) -> None:
+        """Read the kubeconfig again before the next call, if nobody did since; calls that are under
+        way go on."""
         with self._lock:
-            self._cluster = self._http = None
+            if self._access is access:
+                self._access = None
 
 
 def _accept(kind: ApiKind, *, of_list: bool) -> str:

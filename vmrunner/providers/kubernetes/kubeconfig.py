@@ -62,7 +62,8 @@ class Cluster:
 
 
 class Credentials:
-    """A user's, read again where they may be others by now. Thread-safe. `certificate` as PEM."""
+    """A user's, read again where they may be others by now; who sees them refused reads the whole
+    kubeconfig again. Thread-safe. `certificate` as PEM."""
 
     def __init__(self, user: Table, base: Path, where: str, cluster: Table | None = None) -> None:
         for key in _NOT_TAKEN:
@@ -75,14 +76,13 @@ class Credentials:
         self._plugin: dict[str, Any] = {}  # its last answer's status
         self._read: tuple[float, str] = (0.0, "")  # a token file's mtime, and what it said
 
-    def token(self, *, anew: bool = False) -> str | None:
-        """The bearer token; None: there is none. `anew`: the last one was refused. Raises
-        ConfigError."""
+    def token(self) -> str | None:
+        """The bearer token; None: there is none. Raises ConfigError."""
         token = self._user.get("token")
         if path := self._user.get("tokenFile"):
-            token = self._of_file(self._base / str(path), anew=anew)
+            token = self._of_file(self._base / str(path))
         elif not token and "exec" in self._user:
-            token = self._of_plugin(anew=anew).get("token")
+            token = self._of_plugin().get("token")
         if not token:
             return None
         token = str(token).strip()
@@ -105,11 +105,11 @@ class Credentials:
 
     # --- within ---
 
-    def _of_file(self, path: Path, *, anew: bool) -> str:
+    def _of_file(self, path: Path) -> str:
         with self._lock:
             try:
                 changed = path.stat().st_mtime
-                if anew or self._read[0] != changed:
+                if self._read[0] != changed:
                     self._read = changed, path.read_text().strip()
             except OSError as error:
                 raise ConfigError(
@@ -117,10 +117,10 @@ class Credentials:
                 ) from error
             return self._read[1]
 
-    def _of_plugin(self, *, anew: bool = False) -> Table:
+    def _of_plugin(self) -> Table:
         with self._lock:
             ends = self._plugin.get("expirationTimestamp")
-            if self._plugin and not anew and (not ends or _time(str(ends)) - EARLY > time.time()):
+            if self._plugin and (not ends or _time(str(ends)) - EARLY > time.time()):
                 return self._plugin
             plugin = _table(self._user["exec"], f"{self._where}: exec")
             status = exec_plugin.run(plugin, self._base, self._where, self._cluster)
