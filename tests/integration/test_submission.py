@@ -13,6 +13,7 @@ from tests.support.scripted_app import CountedApp
 from vmrunner.api.keywords import build_request
 from vmrunner.config.settings import Settings
 from vmrunner.ledger.builds import Builds
+from vmrunner.lib import wakeup
 from vmrunner.lib.wakeup import Listener
 from vmrunner.model import Reason
 
@@ -35,6 +36,21 @@ def test_a_build_interrupted_in_its_commit_is_cancelled(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Builds, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vmrunner.Sandbox.create(runner=runner)
+    (build,) = runner.list()
+    assert build.row.cancel is Reason.USER
+
+
+def test_one_interrupted_right_after_it_is_cancelled_too(
+    runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the caller has its id: a sandbox that nobody knows of would live out its time."""
+
+    def interrupted(_: Path) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wakeup, "poke", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vmrunner.Sandbox.create(runner=runner)
     (build,) = runner.list()

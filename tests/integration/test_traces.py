@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,6 +27,7 @@ from vmrunner.ledger import Ledger, builds
 from vmrunner.model import TRACES, BuildState, EventKind, InstanceState, Reason, Result, Step
 from vmrunner.services import traces
 from vmrunner.services.notifications import OutboxSender
+from vmrunner.services.telemetry import otlp
 from vmrunner.services.telemetry.otlp import TraceExporter
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -257,6 +260,17 @@ def test_a_redirect_takes_no_spans(ledger: Ledger, collector: Collector, code: i
     collector.codes = [code]
     assert "did not take" in traces.export(ledger, TraceExporter(), "b-1", "")
     assert len(collector.requests) == 1
+
+
+def test_a_redirect_that_is_refused_keeps_no_connection(collector: Collector) -> None:
+    """Else a collector behind a login holds a socket of ours for each ended build."""
+    collector.codes = [302]
+    session = otlp._straight()
+    assert session is not None
+    with pytest.raises(requests.RequestException) as refused:
+        session.post(collector.url, ExportTraceServiceRequest().SerializeToString())
+    assert refused.value.response is not None
+    assert refused.value.response.raw.closed
 
 
 @pytest.mark.parametrize(

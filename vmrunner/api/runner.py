@@ -131,9 +131,9 @@ class Runner:
             raise ConfigError(f"on_log: {on_log!r:.60} cannot be called", hint=hint)
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         build, new = self.enter(build_request(command, options), submitter=process.current())
-        if new:
-            self._unended.add(build.id)
         try:
+            if new:
+                self._unended.add(build.id)
             end = _end(seconds)
             if on_log is not None:
                 for line in self.lines(build.id, follow=True, end=end):
@@ -261,8 +261,8 @@ class Runner:
     ) -> Build:
         """Start a sandbox and wait until it is ready; see `Sandbox.create`."""
         build, new = self.enter(request, submitter=process.current() if owned else None)
-        self._unended.add(build.id)
         try:
+            self._unended.add(build.id)
             if not owned:
                 self._host.ensure(build.spec.provider, staying=True)
             for row, _ in self._follower(build.id, _end(timeout)).rounds():

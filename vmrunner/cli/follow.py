@@ -196,28 +196,31 @@ class TerminalFollower:
             instance, instances = row.instance, self._ledger.instances
             self._deadline = self._follower.patiently(lambda: instances.get(instance)).end
         if self._talk:
-            hint, progress = self._collecting(row)
+            pulling = self._pull.may_come(row)
+            events = self._events(row) if pulling or row.state is BuildState.COLLECTING else []
+            hint, progress = self._collecting(row, events)
             self._status.update(row, self._deadline, hint=hint, progress=progress)
             why = self._host.waiting(row.id) if row.state is BuildState.QUEUED else ""
             if why and why != self._why:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
-            if self._pull.may_come(row):
-                self._pull.tell(row, self._events(row))
+            if pulling:
+                self._pull.tell(row, events)
 
-    def _collecting(self, row: BuildRecord) -> tuple[str, str]:
+    def _collecting(self, row: BuildRecord, events: Iterable[BuildEvent]) -> tuple[str, str]:
         """Progress of the collecting of artifacts: how long it took the last time, for
-        a build of this name, and how much has come."""
+        a build of this name, and how much has come. `events`: the new ones, which may be younger
+        than the row."""
         step = f"artifacts: {row.spec.name}"
+        for event in events:
+            size = event.data.get("bytes")
+            if event.kind == EventKind.COLLECTING and isinstance(size, int):
+                self._arrived = f"{units.amount(size)} of artifacts have come"
         if row.state is not BuildState.COLLECTING:
             for phase in row.phases if row.spec.name and ended(row) else ():
                 if phase.state is BuildState.COLLECTING and phase.ended is not None:
                     self._times.note(step, phase.ended - phase.started)
             return "", ""
-        for event in self._events(row):
-            size = event.data.get("bytes")
-            if event.kind == EventKind.COLLECTING and isinstance(size, int):
-                self._arrived = f"{units.amount(size)} of artifacts have come"
         if self._hint is None:
             self._hint = self._times.hint(step) if row.spec.name else ""
         return self._hint, self._arrived

@@ -177,8 +177,8 @@ class Submission:
             finally:
                 if packed.spool is not None:
                     packed.spool.unlink(missing_ok=True)
-        wakeup.poke(self.paths.wake)
-        return queued
+            wakeup.poke(self.paths.wake)
+            return queued
 
     @contextlib.contextmanager
     def _withdrawn_on_interrupt(self, build: str) -> Iterator[None]:

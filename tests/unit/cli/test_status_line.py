@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from io import StringIO
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -12,7 +13,7 @@ import pytest
 from vmrunner.cli import output
 from vmrunner.cli.exit_codes import ExitNow
 from vmrunner.cli.follow import StatusLine, TerminalFollower
-from vmrunner.model import BuildRecord, BuildSpec, BuildState, Phase
+from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, EventKind, Phase
 
 TOOK = 100.0
 DONE = (BuildState.QUEUED, BuildState.PROVISIONING, BuildState.CONNECTING, BuildState.PREPARING)
@@ -79,3 +80,21 @@ def test_who_leaves_early_finds_a_prompt_alone(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ExitNow):
         follower._leave_if_told()
     assert sys.stderr.getvalue().endswith("VM ends in 53s\r\x1b[K")
+
+
+def test_artifacts_told_before_their_phase_is_seen_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The row was read, then it began to collect: its events are younger than the row."""
+    service, events = MagicMock(), MagicMock()
+    service.ledger.events.list = events
+    came = BuildEvent(
+        seq=1, time=1.0, kind=EventKind.COLLECTING, data={"attempt": 1, "bytes": 12 << 20}
+    )
+    events.side_effect = [[came], []]
+    follower = TerminalFollower(service, MagicMock(), BUILD.id, MagicMock(), MagicMock(), own=False)
+    monkeypatch.setattr(follower._follower, "patiently", lambda call: call())
+    row = replace(BUILD, attempt=1)
+    for state in (BuildState.RUNNING, BuildState.COLLECTING):
+        follower._look(replace(row, state=state))
+    assert "12.0 MiB of artifacts have come" in capsys.readouterr().err

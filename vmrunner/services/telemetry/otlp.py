@@ -112,7 +112,9 @@ def _straight() -> requests.Session | None:
 
 def _refuse_redirect(answer: requests.Response, **_: object) -> None:
     if 300 <= answer.status_code < 400:
-        raise requests.RequestException(f"{answer.status_code}, and no redirect is followed")
+        answer.close()  # the caller never has it
+        text = f"{answer.status_code}, and no redirect is followed"
+        raise requests.RequestException(text, response=answer)
 
 
 def _context(of: TraceContext) -> SpanContext:
