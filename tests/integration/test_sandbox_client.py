@@ -7,8 +7,10 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,6 +199,33 @@ def test_a_sandbox_that_is_over_says_how(sandbox: SandboxWorld) -> None:
     )
     with pytest.raises(SandboxOver, match="b-1 is over: error, vm_lost: the VM is gone"):
         sandbox.run("true")
+
+
+@pytest.mark.parametrize("how", ["run", "read"])
+@pytest.mark.parametrize(
+    "ended", [{"cancel": Reason.USER}, {"hold_until": 0.0}, {"state": BuildState.COLLECTING}]
+)
+def test_the_sandboxs_end_is_no_exit_code(
+    sandbox: SandboxWorld, ended: dict[str, Any], how: str
+) -> None:
+    """Its container kills what runs there, whose end comes before the ledger says `finished`."""
+    marker = sandbox.world.guest.work / "began"
+    script = f"touch {marker}; until [ -e {marker}.go ]; do sleep 0.05; done; kill -9 $$"
+    order = sandbox.order("/bin/sh", "-c", script)
+    sandbox.client.start(order)
+    wait_for(marker.exists)
+    sandbox.row = replace(sandbox.row, **ended)
+    marker.with_suffix(".go").touch()
+    follow: dict[str, Callable[[], object]] = {
+        "run": lambda: sandbox.client.run(order, lambda *_: None),
+        "read": lambda: sandbox.client.read(order.id, 0, 0, 30),
+    }
+    with pytest.raises(SandboxOver, match="sandbox b-1 is"):
+        follow[how]()
+
+
+def test_a_killed_command_of_a_living_sandbox_has_its_code(sandbox: SandboxWorld) -> None:
+    assert sandbox.run("kill -9 $$")[2] == 137
 
 
 def test_a_port_of_the_sandbox_is_reached_from_here(sandbox: SandboxWorld) -> None:

@@ -7,6 +7,7 @@ it has. What a command prints comes masked (command_output.py)."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -51,6 +52,7 @@ CONNECT: Final = 15.0  # seconds for one connection
 LASTED: Final = 15.0  # seconds that a connection lasted which was worth it
 ASK_RETRY: Final = 0.2  # seconds before it is asked again
 VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
+KILLED: Final = 128 + signal.SIGKILL  # exit code of a command that was killed
 LOOK_INTERVAL: Final = 1.0  # seconds between looks whether the call is still waited for
 KEPT_CONNECTIONS: Final = 4  # connections that are kept open for later
 QUIET: Final = 0.05  # seconds without more output after which what there is is handed on
@@ -104,6 +106,7 @@ class SandboxClient:
 
         end = self._patiently(work, output.resume)
         output.finish()
+        self._check_killed(end)
         return end
 
     def start(self, order: CommandOrder) -> None:
@@ -137,6 +140,7 @@ class SandboxClient:
                 output.resume,
             )
             output.finish()
+            self._check_killed(end)
         except _Enough:
             output.decide()
         out, err = output.handed_on
@@ -147,6 +151,17 @@ class SandboxClient:
             next_stderr=err,
             end=end,
         )
+
+    def _check_killed(self, end: CommandEnd) -> None:
+        """Raise SandboxOver where the end of the sandbox killed the command, not its own doing. The
+        VM tells of that before the ledger has the end, so the wish for it, or its time, counts."""
+        if end.exit_code != KILLED or end.timed_out:
+            return
+        row, _ = self.current()
+        if row.cancel is not None:
+            raise SandboxOver(f"sandbox {self.id} is over: {row.cancel.value}")
+        if row.hold_until is not None and time.time() >= row.hold_until:
+            raise SandboxOver(f"sandbox {self.id} is over: its time is up")
 
     def signal(self, command: str, number: int) -> None:
         _check_id(command)
