@@ -176,8 +176,16 @@ def test_files_go_there_and_back(sandbox: SandboxWorld) -> None:
         sandbox.client.read_file(str(sandbox.world.guest.work), parts.append)
 
 
-@pytest.mark.parametrize("path", ["/", "//"])
-def test_the_root_is_not_removed(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/", "root"),
+        ("//", "root"),
+        ("/work", "working directory"),
+        ("/work/", "working directory"),
+    ],
+)
+def test_a_mount_of_each_sandbox_is_not_removed(path: str, what: str) -> None:
     """All in it would go first, and then an error be told."""
 
     class NoLedger:
@@ -185,7 +193,7 @@ def test_the_root_is_not_removed(path: str) -> None:
             raise AssertionError(name)
 
     client = SandboxClient(NoLedger(), "b-1", lambda _: TCP)  # type: ignore[arg-type]
-    with pytest.raises(Conflict, match="it is the root of the sandbox"):
+    with pytest.raises(Conflict, match=f"it is the {what} of the sandbox"):
         client.remove_file(path)
 
 

@@ -52,6 +52,7 @@ CONNECT: Final = 15.0  # seconds for one connection
 LASTED: Final = 15.0  # seconds that a connection lasted which was worth it
 ASK_RETRY: Final = 0.2  # seconds before it is asked again
 VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
+_MOUNTS: Final = {"": "the root", "/work": "the working directory"}
 KILLED: Final = 128 + signal.SIGKILL  # exit code of a command that was killed
 LOOK_INTERVAL: Final = 1.0  # seconds between looks whether the call is still waited for
 KEPT_CONNECTIONS: Final = 4  # connections that are kept open for later
@@ -225,10 +226,10 @@ class SandboxClient:
         return self._patiently(lambda calls: calls.stat_file(path))
 
     def remove_file(self, path: str) -> None:
-        """Remove a file, or a directory with all in it: not the root, of which all would go before
-        it is found busy."""
-        if not path.strip("/"):
-            raise Conflict(f"{path}: it is the root of the sandbox", hint="remove what is in it")
+        """Remove a file, or a directory with all in it: not a mount that each sandbox has, of which
+        all would go before it is found busy."""
+        if what := _MOUNTS.get(path.rstrip("/")):
+            raise Conflict(f"{path}: it is {what} of the sandbox", hint="remove what is in it")
         self._once(lambda calls: calls.change_files("remove", path))
 
     def make_dir(self, path: str) -> None:
