@@ -31,6 +31,7 @@ class SandboxProcess:
         self._translated = translated
         self._sent = 0
         self._typing = threading.Lock()
+        self._closed = False  # its stdin, or the close was begun
         self._broken_off: bytes | None = None  # what was written last, unless all of it was taken
         self._lines: deque[bytes] = deque()
         self._news = threading.Condition()  # a line, or the end
@@ -91,9 +92,12 @@ class SandboxProcess:
     def write(self, data: bytes | str) -> None:
         """Write to its stdin; return once all is taken. Writes of several threads follow one
         another. If a call was interrupted, as by a cancelled task, write the same bytes again:
-        they continue where it stopped. Other bytes raise `Conflict`."""
+        they continue where it stopped. Other bytes raise `Conflict`, and so does what comes after
+        `close_stdin`."""
         content = field_checks.content(data, "data")
         with self._alone():
+            if self._closed:
+                raise Conflict("stdin: it is closed", hint="write before close_stdin()")
             if self._broken_off not in (None, content):
                 raise Conflict(
                     f"stdin: the write of {len(self._broken_off or b'')} bytes before was broken "
@@ -107,8 +111,9 @@ class SandboxProcess:
             self._broken_off = None
 
     def close_stdin(self) -> None:
-        """Close its stdin."""
+        """Close its stdin. What is closed stays so."""
         with self._alone(), self._translated():
+            self._closed = True
             self._client.send_input(self.id, self._sent, b"", last=True)
 
     @contextmanager

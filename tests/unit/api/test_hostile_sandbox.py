@@ -229,6 +229,16 @@ def test_a_write_that_was_broken_off_loses_no_byte(process: SandboxProcess, read
     assert (reader.taken, reader.over) == (b"abcdefxyz", True)
 
 
+def test_nothing_is_written_to_a_closed_stdin(process: SandboxProcess, reader: Reader) -> None:
+    """It was counted and dropped; another close was then refused for the count."""
+    process.write("abc")
+    process.close_stdin()
+    with pytest.raises(Conflict, match=r"stdin: it is closed \(write before close_stdin"):
+        process.write("def")
+    process.close_stdin()
+    assert (reader.taken, reader.over) == (b"abc", True)
+
+
 def test_lines_are_whole_however_they_come(process: SandboxProcess) -> None:
     assert list(process) == [b"one\r\n", b"two\n", b"\n", b"three"]
 
